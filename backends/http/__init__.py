@@ -1,0 +1,16 @@
+"""The upstream HTTP/1.1 client: keep-alive connections to one origin, on asyncio and httptools."""
+
+from backends.http.client import HttpClient, HttpResponse, Timeouts, TlsFiles
+from backends.http.errors import ConnectError, HttpError, HttpTimeout, ProtocolError, TooLarge
+
+__all__ = [
+    "ConnectError",
+    "HttpClient",
+    "HttpError",
+    "HttpResponse",
+    "HttpTimeout",
+    "ProtocolError",
+    "Timeouts",
+    "TlsFiles",
+    "TooLarge",
+]

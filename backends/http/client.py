@@ -1,0 +1,294 @@
+"""A client for one origin: a pool of keep-alive connections, timeouts, limits, TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import ssl
+import time
+import urllib.parse
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from backends.http.connection import Connection, Headers, connection_factory
+from backends.http.errors import ConnectError, HttpError, HttpTimeout, ProtocolError, TooLarge
+
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
+_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*\Z")
+_TARGET = re.compile(r"[\x21-\x7e]+\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds: to connect, until the first byte of the answer, between bytes of its body."""
+
+    connect_s: float = 5.0
+    first_byte_s: float = 60.0
+    idle_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """Paths of PEM files. Verification is always on; `ca_file` replaces the system's trust."""
+
+    ca_file: str | None = None
+    client_cert: str | None = None
+    client_key: str | None = None
+
+
+class HttpResponse:
+    """A response; `body` is empty when it is streamed, and `chunks` then gives it as it arrives."""
+
+    def __init__(self, client: HttpClient, connection: Connection, body: bytes = b"") -> None:
+        self._client = client
+        self._connection: Connection | None = connection
+        self.status: int = connection.status
+        self.headers: Headers = connection.headers
+        self.body = body
+
+    def header(self, name: str) -> str | None:
+        """The first value of a header, by its lower-case name."""
+        return next((value for found, value in self.headers if found == name), None)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Body bytes as they arrive. Raises HttpError where the body breaks off."""
+        connection = self._connection
+        if connection is None:
+            return
+        idle_s = self._client.timeouts.idle_s
+        while (data := await connection.chunk(idle_s)) is not None:
+            yield data
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Free the connection: back to the pool after the body's end, closed before. May be called twice."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._client.give_back(connection)
+
+
+class HttpClient:
+    """HTTP/1.1 to one origin. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeouts: Timeouts | None = None,
+        tls: TlsFiles | None = None,
+        max_connections: int = 256,
+        max_idle: int = 64,
+        idle_expiry_s: float = 30.0,
+        max_body: int = 256 * 1024 * 1024,
+    ) -> None:
+        """`url` may carry a path prefix. Raises ValueError for anything but http(s)://host[:port][/prefix]."""
+        parts = urllib.parse.urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("not a URL of the form http(s)://host[:port][/prefix]")
+        self._host = parts.hostname
+        self._port = parts.port or (443 if parts.scheme == "https" else 80)
+        self._prefix = parts.path.rstrip("/")
+        literal = f"[{self._host}]" if ":" in self._host else self._host
+        self._authority = literal if parts.port is None else f"{literal}:{parts.port}"
+        self._where = f"{literal}:{self._port}"
+        self._ssl = _ssl_context(tls or TlsFiles()) if parts.scheme == "https" else None
+        self.timeouts = timeouts or Timeouts()
+        self._max_connections, self._max_idle = max_connections, max_idle
+        self._idle_expiry_s, self._max_body = idle_expiry_s, max_body
+        self._idle: list[Connection] = []  # the most recently used last
+        self._open = 0
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._closed = False
+
+    @property
+    def connections(self) -> int:
+        """Open connections, idle ones included, and those being made."""
+        return self._open
+
+    @property
+    def idle(self) -> int:
+        return len(self._idle)
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        headers: Sequence[tuple[str, str]] = (),
+        body: bytes | Sequence[bytes | memoryview] = b"",
+        *,
+        stream: bool = False,
+    ) -> HttpResponse:
+        """Send a request; its response, whole or (`stream`) as soon as its head is in.
+
+        A reused connection that turns out dead before any byte of the answer is replaced once by a fresh one.
+        Raises HttpError; ValueError for headers or a path that could smuggle another request.
+        """
+        parts = [body] if isinstance(body, bytes) else list(body)
+        head = self._head(method, path, headers, sum(len(part) for part in parts))
+        for attempt in (0, 1):
+            connection, reused = await self._take(fresh=attempt > 0)
+            try:
+                await connection.send(method, head, parts)
+                await connection.head(self.timeouts.first_byte_s)
+                if stream:
+                    return HttpResponse(self, connection)
+                whole = await self._read(connection)
+            except HttpError as error:
+                stale = reused and not connection.received and isinstance(error, ProtocolError)
+                self._drop(connection)
+                if stale and attempt == 0:
+                    continue
+                raise
+            except BaseException:
+                self._drop(connection)
+                raise
+            response = HttpResponse(self, connection, whole)
+            await response.aclose()
+            return response
+        raise AssertionError("the second attempt returns or raises")
+
+    async def aclose(self) -> None:
+        """Close every connection. Requests in progress fail."""
+        self._closed = True
+        for connection in self._idle:
+            connection.abort()
+        self._open -= len(self._idle)
+        self._idle.clear()
+        for waiter in self._waiters:
+            waiter.cancel()
+
+    def give_back(self, connection: Connection) -> None:
+        """Called by a response that is done with its connection."""
+        if not connection.finish() or self._closed or len(self._idle) >= self._max_idle:
+            self._drop(connection)
+            return
+        connection.idle_since = time.monotonic()
+        self._idle.append(connection)
+        self._wake_one()
+
+    async def _read(self, connection: Connection) -> bytes:
+        announced = next((v for n, v in connection.headers if n == "content-length"), "0")
+        too_large = TooLarge(f"{self._where}: the answer is over {self._max_body} bytes")
+        if announced.isdigit() and int(announced) > self._max_body:
+            raise too_large
+        found: list[bytes] = []
+        size = 0
+        while (data := await connection.chunk(self.timeouts.idle_s)) is not None:
+            found.append(data)
+            size += len(data)
+            if size > self._max_body:
+                raise too_large
+        return b"".join(found)
+
+    async def _take(self, *, fresh: bool) -> tuple[Connection, bool]:
+        """A connection for one exchange, and whether it has been used before."""
+        while True:
+            if self._closed:
+                raise ConnectError(f"{self._where}: the client is closed")
+            if fresh:  # the others are as old as the one that was dead
+                self._close_idle()
+            else:
+                self._expire()
+            if self._idle:
+                return self._idle.pop(), True
+            if self._open < self._max_connections:
+                self._open += 1
+                return await self._connect(), False
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            try:
+                await waiter
+            except BaseException:
+                if waiter.done() and not waiter.cancelled():
+                    self._wake_one()  # its turn had come: pass it on
+                else:
+                    self._waiters.remove(waiter)
+                raise
+
+    async def _connect(self) -> Connection:
+        try:
+            async with asyncio.timeout(self.timeouts.connect_s):
+                loop = asyncio.get_running_loop()
+                factory = connection_factory(self._where, self._lost_while_idle)
+                name = self._host if self._ssl else None
+                transport, connection = await loop.create_connection(
+                    factory, self._host, self._port, ssl=self._ssl, server_hostname=name
+                )
+        except TimeoutError:
+            self._forget()
+            raise HttpTimeout(f"{self._where}: no connection within {self.timeouts.connect_s:g} s") from None
+        except (OSError, ssl.SSLError, UnicodeError) as error:
+            self._forget()
+            raise ConnectError(f"{self._where}: {_reason(error)}") from None
+        except BaseException:
+            self._forget()
+            raise
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        assert isinstance(connection, Connection)
+        return connection
+
+    def _drop(self, connection: Connection) -> None:
+        connection.abort()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._open -= 1
+        self._wake_one()
+
+    def _wake_one(self) -> None:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    def _lost_while_idle(self, connection: Connection) -> None:
+        if connection in self._idle:
+            self._idle.remove(connection)
+            self._forget()
+
+    def _expire(self) -> None:
+        oldest = time.monotonic() - self._idle_expiry_s
+        while self._idle and self._idle[0].idle_since < oldest:
+            self._drop(self._idle.pop(0))
+
+    def _close_idle(self) -> None:
+        while self._idle:
+            self._drop(self._idle.pop())
+
+    def _head(self, method: str, path: str, headers: Sequence[tuple[str, str]], length: int) -> bytes:
+        target = self._prefix + path
+        if not _TARGET.match(target) or not _NAME.match(method):
+            raise ValueError("the method or path holds a character that a request line cannot carry")
+        lines = [f"{method} {target} HTTP/1.1", f"host: {self._authority}"]
+        for name, value in headers:
+            if not _NAME.match(name) or not _VALUE.match(value):
+                raise ValueError("a header holds a character that headers cannot carry")
+            lines.append(f"{name}: {value}")
+        if length or method not in ("GET", "HEAD"):
+            lines.append(f"content-length: {length}")
+        return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+def _ssl_context(files: TlsFiles) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=files.ca_file)
+    if files.client_cert:
+        context.load_cert_chain(files.client_cert, files.client_key)
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed: {error.reason or 'no handshake'}"
+    if isinstance(error, socket.gaierror):
+        return "its name cannot be resolved"
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    return getattr(error, "strerror", None) or type(error).__name__

@@ -1,0 +1,235 @@
+"""One connection to an upstream: an asyncio protocol that carries one exchange at a time.
+
+httptools (llhttp) parses. It is strict about conflicting lengths, obs-fold and bare line feeds; what it lets
+through that we do not want (a body cut short, bytes after the end, upgrades) is refused here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+import httptools
+
+from backends.http.errors import HttpError, HttpTimeout, ProtocolError, TooLarge
+
+MAX_HEADER_BYTES = 64 * 1024
+HIGH_WATER = 256 * 1024
+"""Body bytes waiting for a slow reader before we stop reading from the socket."""
+
+Headers = tuple[tuple[str, str], ...]
+
+
+class Connection(asyncio.Protocol):
+    """States: idle, waiting for a head, in a body, closed. The client owns it between exchanges."""
+
+    def __init__(self, where: str, on_idle_close: Callable[[Connection], None]) -> None:
+        self._where = where
+        self._on_idle_close = on_idle_close
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self.closed = False
+        self.idle_since = 0.0
+        self._busy = False
+        self._reset("GET")
+
+    def _reset(self, method: str) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+        self._method = method
+        self.received = False  # any byte of this exchange
+        self.status = 0
+        self.headers: Headers = ()
+        self._raw: list[tuple[bytes, bytes]] = []
+        self._header_bytes = 0
+        self.head_done = False
+        self.complete = False
+        self._reusable = True
+        self._until_close = False
+        self._chunks: list[bytes] = []
+        self._buffered = 0
+        self._paused = False
+        self._error: HttpError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    # --- for the client -------------------------------------------------------------------------------------------
+
+    async def send(self, method: str, head: bytes, body: Iterable[bytes | memoryview]) -> None:
+        """Begin an exchange. Returns when everything is written or the response has begun."""
+        self._reset(method)
+        self._busy = True
+        assert self._transport is not None
+        self._transport.writelines([head, *body])
+        if not self._writable.is_set():
+            await self._writable.wait()
+
+    async def head(self, timeout_s: float) -> None:
+        """Until the response's head is in. Raises HttpError."""
+        while not self.head_done:
+            self._raise_error()
+            await self._wait(timeout_s, "no answer")
+        self._raise_error(unless_buffered=True)
+
+    async def chunk(self, timeout_s: float) -> bytes | None:
+        """The body bytes that have arrived, at least one; None at its end. Raises HttpError."""
+        while True:
+            if self._chunks:
+                data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+                self._chunks.clear()
+                self._buffered = 0
+                if self._paused and self._transport is not None and not self.closed:
+                    self._paused = False
+                    self._transport.resume_reading()
+                return data
+            self._raise_error()
+            if self.complete:
+                return None
+            await self._wait(timeout_s, "the answer stopped arriving")
+
+    def finish(self) -> bool:
+        """End the exchange; whether the connection can carry another."""
+        self._busy = False
+        usable = self.complete and self._reusable and not self.closed and self._error is None
+        if not usable:
+            self.abort()
+        return usable
+
+    def abort(self) -> None:
+        self._busy = False
+        if self._transport is not None and not self.closed:
+            self.closed = True
+            self._transport.abort()
+
+    async def _wait(self, timeout_s: float, what: str) -> None:
+        waiter = self._waiter = self._loop.create_future()
+        timer = self._loop.call_later(timeout_s, self._time_out, waiter, f"{what} for {timeout_s:g} s")
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+            self._waiter = None
+
+    def _time_out(self, waiter: asyncio.Future[None], what: str) -> None:
+        if not waiter.done():
+            self._fail(HttpTimeout(f"{self._where}: {what}"))
+
+    def _raise_error(self, *, unless_buffered: bool = False) -> None:
+        if self._error is not None and not (unless_buffered and (self._chunks or self.head_done)):
+            raise self._error
+
+    def _fail(self, error: HttpError) -> None:
+        if self._error is None:
+            self._error = error
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # --- asyncio.Protocol -----------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's own do not inherit from asyncio's
+
+    def data_received(self, data: bytes) -> None:
+        if not self._busy or self.complete:
+            # Bytes that belong to no exchange: the next answer could not be told from them.
+            self._reusable = False
+            if not self._busy:
+                self._on_idle_close(self)
+                self.abort()
+            return
+        self.received = True
+        if not self.head_done:
+            self._header_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._fail(ProtocolError(f"{self._where}: it switches protocols, which nobody asked for"))
+        except TooLarge as error:
+            self._fail(error)
+        except httptools.HttpParserError as error:
+            # A callback's own error arrives as the context of the parser's.
+            cause = error.__context__
+            known = isinstance(cause, HttpError)
+            self._fail(cause if known else ProtocolError(f"{self._where}: not an HTTP/1.1 answer"))
+        if not self.head_done and self._header_bytes > MAX_HEADER_BYTES:
+            self._fail(TooLarge(f"{self._where}: headers over {MAX_HEADER_BYTES} bytes"))
+        if self._error is not None:
+            self._reusable = False
+        self._wake()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        self._writable.set()
+        if not self._busy:
+            self._on_idle_close(self)
+            return
+        if self._until_close and self.head_done and exc is None and not self.complete:
+            self.complete = True  # a body without a length ends where the connection does
+        elif not self.complete:
+            where = "in the middle of its answer" if self.received else "before it answered"
+            self._fail(ProtocolError(f"{self._where}: it closed the connection {where}"))
+        self._wake()
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    # --- httptools ------------------------------------------------------------------------------------------------
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._raw.append((name, value))
+        if sum(len(n) + len(v) for n, v in self._raw[-1:]) > MAX_HEADER_BYTES:
+            raise TooLarge(f"{self._where}: headers over {MAX_HEADER_BYTES} bytes")
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status == 101:
+            self._fail(ProtocolError(f"{self._where}: it switches protocols, which nobody asked for"))
+            return
+        if 100 <= status < 200:
+            self._raw.clear()
+            return
+        self.status = status
+        self.headers = tuple((n.decode("latin-1").lower(), v.decode("latin-1")) for n, v in self._raw)
+        self._check_framing()
+        self._reusable = self._parser.should_keep_alive()
+        self.head_done = True
+        if self._method == "HEAD":
+            # llhttp cannot know that no body follows; the length that was announced is not to be awaited.
+            self.complete = True
+            self._reusable = False
+
+    def _check_framing(self) -> None:
+        lengths = [v for n, v in self.headers if n == "content-length"]
+        encodings = [v.strip().lower() for n, v in self.headers if n == "transfer-encoding"]
+        if len(lengths) > 1 or (lengths and encodings) or (encodings and encodings != ["chunked"]):
+            self._fail(ProtocolError(f"{self._where}: it gives its answer's length in conflicting ways"))
+        self._until_close = not lengths and not encodings and self.status not in (204, 304)
+
+    def on_body(self, data: bytes) -> None:
+        self._chunks.append(data)
+        self._buffered += len(data)
+        if self._buffered > HIGH_WATER and not self._paused and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def on_message_begin(self) -> None:
+        if self.complete:  # a second answer where one was asked for
+            self._reusable = False
+
+    def on_message_complete(self) -> None:
+        if self.head_done:
+            self.complete = True
+
+
+def connection_factory(where: str, on_idle_close: Callable[[Connection], None]) -> Callable[[], Any]:
+    return lambda: Connection(where, on_idle_close)

@@ -1,0 +1,94 @@
+"""Filters: may this target take this request? None keeps it; a sentence rejects it and says why.
+
+To add one: write the function, put it in FILTERS. A filter looks at one target only, never at the others, so
+that adding or removing a backend cannot change what another may do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from policies import estimate
+from policies.schema import Slo
+from policies.types import Request, Snapshot, Target
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a filter may look at besides the target."""
+
+    request: Request
+    snapshot: Snapshot
+    levels: tuple[str, ...]
+    violations: tuple[Mapping[int, str], ...]  # of each constraint that applies: target index -> why not
+    slo: Slo | None
+
+
+class Filter(Protocol):
+    def __call__(self, target: Target, context: Context, /) -> str | None: ...
+
+
+def capability(target: Target, context: Context) -> str | None:
+    request, limit = context.request, target.context_tokens
+    if limit is not None and request.tokens_in > limit:
+        return f"about {request.tokens_in} input tokens, it takes {limit}"
+    return None
+
+
+def clearance(target: Target, context: Context) -> str | None:
+    label = context.request.label
+    if label > target.clearance:
+        levels = context.levels
+        return f"label {levels[label]} is above its clearance {levels[target.clearance]}"
+    return None
+
+
+def constraint(target: Target, context: Context) -> str | None:
+    found = [violated[target.index] for violated in context.violations if target.index in violated]
+    return "; ".join(found) if found else None
+
+
+def health(target: Target, context: Context) -> str | None:
+    return context.snapshot.unavailable[target.backend_index]
+
+
+def limits(target: Target, context: Context) -> str | None:
+    in_flight = context.snapshot.in_flight[target.backend_index]
+    if in_flight >= target.max_in_flight + target.max_queued:
+        return f"full: {target.max_in_flight} in flight and {target.max_queued} queued"
+    return None
+
+
+def deadline(target: Target, context: Context) -> str | None:
+    given = context.request.deadline_ms
+    if given is None:
+        return None
+    expected = estimate.latency_ms(target, context.snapshot)
+    return f"expected {expected:.0f} ms, the deadline is {given:.0f} ms" if expected > given else None
+
+
+def slo(target: Target, context: Context) -> str | None:
+    wanted = context.slo
+    if wanted is None or wanted.on_miss != "reject":
+        return None
+    expected = estimate.latency_ms(target, context.snapshot)
+    if expected > wanted.latency_ms:
+        return f"expected {expected:.0f} ms, the objective is {wanted.latency_ms:.0f} ms"
+    return None
+
+
+FILTERS: tuple[tuple[str, Filter], ...] = (
+    ("capability", capability),
+    ("clearance", clearance),
+    ("constraint", constraint),
+    ("health", health),
+    ("limits", limits),
+    ("deadline", deadline),
+    ("slo", slo),
+)
+"""Every filter, in the order their reasons are told. All of them run: one removal does not hide another."""
+
+POLICY_FILTERS = frozenset({"capability", "clearance", "constraint"})
+"""What the policy decides and waiting or trying again will not change."""

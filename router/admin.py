@@ -1,0 +1,102 @@
+"""The admin API: metrics, health, decisions and explanations. On a port of its own, which callers never see."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+from pydantic import ValidationError
+
+from policies.decide import decide
+from policies.explain import as_dict, why
+from policies.schema import HttpRequest, RequestFacts
+from router.asgi import ClientGone, Receive, Scope, Send, read_body, respond
+from router.errors import ApiError, bad_request
+from router.metrics import CONTENT_TYPE
+from router.requests import from_facts, from_http
+from router.service import Decided, Service
+from router.wire.openai import render_error
+
+_EXPLAIN_HINT = 'send facts such as {"model": …, "label": …}, or path, headers and body'
+_JSON = (("content-type", "application/json"),)
+_PATHS = "GET /metrics, /healthz, /readyz, /policy, /decisions, /decisions/<id>; POST /explain"
+
+
+class AdminApp:
+    def __init__(self, service: Service) -> None:
+        self.service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        try:
+            if scope["path"] == "/metrics" and scope["method"] == "GET":
+                await respond(send, 200, self.service.metrics.render(), (("content-type", CONTENT_TYPE),))
+                return
+            status, content = await self._content(scope, receive)
+            await respond(send, status, msgspec.json.encode(content), _JSON)
+        except ClientGone:
+            return
+        except ApiError as error:
+            await respond(send, error.status, render_error(error), (*_JSON, *error.headers))
+
+    async def _content(self, scope: Scope, receive: Receive) -> tuple[int, Any]:
+        service = self.service
+        match scope["method"], scope["path"].rstrip("/").split("/")[1:]:
+            case "GET", ["healthz"]:
+                return 200, {"status": "alive"}
+            case "GET", ["readyz"]:
+                readiness = service.readiness()
+                return (200 if readiness["ready"] else 503), readiness
+            case "GET", ["policy"]:
+                policy = service.policy
+                return 200, {"digest": policy.digest, "rules": [r.name for r in policy.rules], "levels": policy.levels}
+            case "GET", ["decisions"]:
+                return 200, {"decisions": [self._shown(one) for one in reversed(service.recent.values())]}
+            case "GET", ["decisions", decision_id]:
+                found = service.recent.get(decision_id)
+                if found is None:
+                    raise ApiError("not_found", "no such decision among the latest ones of this replica")
+                return 200, self._shown(found)
+            case "POST", ["explain"]:
+                return 200, self._explain(await _body(scope, receive, service.settings.max_body_bytes))
+        raise ApiError("not_found", "no such path on the admin port", f"there are: {_PATHS}")
+
+    def _shown(self, decided: Decided) -> dict[str, Any]:
+        request, levels = decided.request, self.service.policy.levels
+        return {
+            "id": decided.id,
+            "model": request.model,
+            "task": request.task,
+            "tenant": request.tenant,
+            "stream": request.stream,
+            "tokens_in": request.tokens_in,
+            "raised_by": [{"by": source, "label": levels[rank]} for source, rank in decided.label.raised_by],
+            "entities": dict(decided.label.entities),
+            "why": why(decided.decision),
+            **as_dict(decided.decision, self.service.policy),
+        }
+
+    def _explain(self, body: bytes) -> dict[str, Any]:
+        """What would happen to a request now: the live policy, the live state, nothing sent."""
+        service = self.service
+        try:
+            fields = msgspec.json.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise bad_request("the body is not valid JSON") from None
+        try:
+            if isinstance(fields, dict) and "path" in fields:
+                http = HttpRequest.model_validate(fields)
+                request = from_http(http, service.policy, service.settings.max_body_bytes)
+            else:
+                request = from_facts(RequestFacts.model_validate(fields), service.policy)
+        except ValidationError as error:
+            wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors())
+            raise bad_request(wrong, _EXPLAIN_HINT) from None
+        snapshot = service.state.snapshot(time.monotonic())
+        return as_dict(decide(request, snapshot, service.policy, service.settings.seed), service.policy)
+
+
+async def _body(scope: Scope, receive: Receive, limit: int) -> bytes:
+    return await read_body(receive, dict(scope["headers"]).get(b"content-length"), limit)

@@ -1,0 +1,309 @@
+"""The data API: one bare ASGI app for both wires. Reads, decides, executes, answers; every path ends in a metric."""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from backends.calls import Call
+from backends.errors import BackendError, RequestRejected
+from policies.types import RefusalCode
+from router.asgi import (
+    ClientGone,
+    Departure,
+    Headers,
+    Receive,
+    Scope,
+    Send,
+    begin_stream,
+    read_body,
+    respond,
+    send_chunk,
+)
+from router.errors import ApiError
+from router.execute import Result
+from router.hints import parse_hints
+from router.service import Decided, Service
+from router.wire import oip, openai
+from router.wire.parsed import Parsed
+
+log = logging.getLogger("pointsman")
+
+JSON = ("content-type", "application/json")
+_OUTCOMES: dict[str, str] = {
+    RefusalCode.MODEL_NOT_FOUND: "not_found",
+    RefusalCode.POLICY_NO_BACKEND: "refused",
+    RefusalCode.OVERLOADED: "overloaded",
+    RefusalCode.BACKENDS_UNAVAILABLE: "unavailable",
+    RefusalCode.DEADLINE_EXCEEDED: "deadline",
+    "upstream_error": "upstream_error",
+    "internal_error": "internal",
+}
+"""An error's code as the outcome of a request in the metrics; every other code is the caller's: client_error."""
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request on its way through: what is known so far, for headers and metrics however it ends."""
+
+    arrived: float
+    parsed: Parsed | None = None
+    decided: Decided | None = None
+    result: Result | None = None
+    began: bool = False  # whether the first byte of the answer has left
+
+
+class DataApp:
+    def __init__(self, service: Service) -> None:
+        self.service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        path, method = scope["path"], scope["method"]
+        if path in openai.TASKS:
+            await self._run(scope, receive, send, method, openai.render_error, lambda h, b: openai.parse(path, b))
+        elif path.startswith("/v2"):
+            await self._v2(scope, receive, send, path, method)
+        else:
+            await self._plain(send, path, method)
+
+    # --- inference ----------------------------------------------------------------------------------------------
+
+    async def _run(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        method: str,
+        render_error: Callable[[ApiError], bytes],
+        parse: Callable[[dict[bytes, bytes], bytes], Parsed],
+    ) -> None:
+        """One inference request, from its headers to its last byte. Whatever happens is counted once."""
+        exchange = Exchange(time.monotonic())
+        outcome = "internal"
+        try:
+            await self._answer(exchange, scope, receive, send, method, parse)
+            outcome = "ok"
+        except ClientGone:
+            outcome = "cancelled"
+        except Exception as error:
+            failure = _as_api_error(error)
+            outcome = _OUTCOMES.get(failure.code, "client_error")
+            if exchange.began:
+                outcome = "stream_broken"
+                await send_chunk(send, openai.stream_error(failure), last=True)
+            else:
+                headers = (JSON, *failure.headers, *self._headers(exchange, None))
+                await respond(send, failure.status, render_error(failure), headers)
+        finally:
+            if exchange.result is not None:
+                exchange.result.lease.release()
+            self._count(exchange, outcome)
+
+    async def _answer(
+        self,
+        exchange: Exchange,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        method: str,
+        parse: Callable[[dict[bytes, bytes], bytes], Parsed],
+    ) -> None:
+        if method != "POST":
+            raise _not_allowed("POST")
+        service = self.service
+        fields: dict[bytes, bytes] = dict(scope["headers"])
+        _check_content_type(fields.get(b"content-type", b""), scope["path"])
+        body = await read_body(receive, fields.get(b"content-length"), service.settings.max_body_bytes)
+        parsed = exchange.parsed = parse(fields, body)
+        hints = parse_hints(scope["headers"], service.policy)
+        decided = exchange.decided = service.decide(parsed, hints, len(body))
+        request = decided.request
+        if decided.decision.refusal is not None:
+            raise ApiError.from_refusal(decided.decision.refusal)
+        call = Call(
+            parsed.model, parsed.path, body if parsed.infer is None else b"", parsed.stream, parsed.infer,
+            request.id, request.label,
+        )  # fmt: skip
+        async with Departure(receive) as departure:
+            result = exchange.result = await service.execute(decided.decision, call, request.deadline_ms)
+            if result.answer.chunks is not None:
+                await self._stream(exchange, decided, result, send)
+                departure.dismiss()
+                await send_chunk(send, b"", last=True)
+            else:
+                body, headers = self._whole(exchange, decided, parsed, result)
+                departure.dismiss()
+                await respond(send, 200, body, headers)
+
+    def _whole(self, exchange: Exchange, decided: Decided, parsed: Parsed, result: Result) -> tuple[bytes, Headers]:
+        answer = result.answer
+        headers: Headers = (JSON,)
+        if answer.infer is not None and parsed.infer is not None:
+            body, headers = oip.render(answer.infer, parsed.infer, parsed.model)
+        else:
+            body = answer.body or b""
+        cost = self.service.finished(result, decided.request, answer.usage)
+        return body, (*headers, *self._headers(exchange, cost))
+
+    async def _stream(self, exchange: Exchange, decided: Decided, result: Result, send: Send) -> None:
+        """Everything but the end of a streamed answer: the caller sends that once nothing can fail any more."""
+        chunks, request = result.answer.chunks, decided.request
+        assert chunks is not None
+        try:
+            estimate = self.service.cost(result, request, None)
+            headers = (("content-type", "text/event-stream"), ("cache-control", "no-cache"))
+            await begin_stream(send, (*headers, *self._headers(exchange, estimate)))
+            exchange.began = True
+            first_byte = self.service.metrics.first_byte_seconds.labels(request.task, result.candidate.target.tier)
+            first_byte.observe(time.monotonic() - exchange.arrived)
+            async for chunk in chunks:
+                await send_chunk(send, chunk)
+            self.service.finished(result, request, None)
+        except BackendError:
+            self.service.executor.stream_broke(result)
+            raise
+        finally:
+            await chunks.aclose()
+
+    def _headers(self, exchange: Exchange, cost: float | None) -> list[tuple[str, str]]:
+        """What every answer says of its decision."""
+        headers = [("x-pointsman-schema", "1")]
+        if exchange.decided is not None:
+            decision = exchange.decided.decision
+            headers += [
+                ("x-request-id", decision.request_id),
+                ("x-pointsman-decision", exchange.decided.id),
+                ("x-pointsman-rule", decision.rule),
+                ("x-pointsman-label", self.service.policy.levels[decision.label]),
+            ]
+        if exchange.result is not None:
+            target = exchange.result.candidate.target
+            headers += [
+                ("x-pointsman-backend", target.backend),
+                ("x-pointsman-tier", target.tier),
+                ("x-pointsman-attempts", str(exchange.result.attempts)),
+            ]
+        if cost is not None:
+            headers.append(("x-pointsman-cost-usd", f"{cost:.9f}"))
+        return headers
+
+    def _count(self, exchange: Exchange, outcome: str) -> None:
+        metrics = self.service.metrics
+        target = exchange.result.candidate.target if exchange.result is not None else None
+        rule = exchange.decided.decision.rule if exchange.decided is not None else ""
+        task = exchange.parsed.task if exchange.parsed is not None else ""
+        backend, tier = (target.backend, target.tier) if target is not None else ("", "")
+        metrics.requests.labels(task, rule, backend, tier, outcome).inc()
+        if outcome == "ok":
+            metrics.request_seconds.labels(task, tier).observe(time.monotonic() - exchange.arrived)
+
+    # --- everything else ----------------------------------------------------------------------------------------
+
+    async def _v2(self, scope: Scope, receive: Receive, send: Send, path: str, method: str) -> None:
+        model = oip.match_model(path)
+        service = self.service
+        if model is not None and model[1] == "infer":
+            name, limit = model[0], service.settings.max_body_bytes
+            await self._run(
+                scope, receive, send, method, oip.render_error,
+                lambda headers, body: oip.parse(name, headers, body, service.policy, limit),
+            )  # fmt: skip
+            return
+
+        async def answer() -> tuple[int, Any]:
+            if model is not None and model[1] == "ready":
+                ready = service.model_ready(model[0])
+                return (200 if ready else 503), {"name": model[0], "ready": ready}
+            if model is not None:
+                metadata = await service.metadata(model[0])
+                if metadata is None:
+                    raise ApiError(RefusalCode.MODEL_NOT_FOUND, "no backend serves a tensor model of this name")
+                return 200, oip.render_metadata(model[0], metadata)
+            if path == "/v2/health/live":
+                return 200, {"live": True}
+            if path == "/v2/health/ready":
+                ready = bool(service.readiness()["ready"])
+                return (200 if ready else 503), {"ready": ready}
+            if path in ("/v2", "/v2/"):
+                return 200, oip.SERVER
+            raise _no_such_path()
+
+        await self._get(send, method, oip.render_error, answer)
+
+    async def _plain(self, send: Send, path: str, method: str) -> None:
+        async def answer() -> tuple[int, Any]:
+            if path == "/v1/models":
+                return 200, {"object": "list", "data": openai.models(self.service.policy)}
+            if path.startswith("/v1/models/"):
+                for model in openai.models(self.service.policy):
+                    if model["id"] == path.removeprefix("/v1/models/"):
+                        return 200, model
+                raise ApiError(RefusalCode.MODEL_NOT_FOUND, "no backend serves a model of this name")
+            if path == "/healthz":
+                return 200, {"status": "alive"}
+            if path == "/readyz":
+                readiness = self.service.readiness()
+                return (200 if readiness["ready"] else 503), readiness
+            raise _no_such_path()
+
+        await self._get(send, method, openai.render_error, answer)
+
+    async def _get(
+        self,
+        send: Send,
+        method: str,
+        render_error: Callable[[ApiError], bytes],
+        answer: Callable[[], Awaitable[tuple[int, Any]]],
+    ) -> None:
+        try:
+            if method not in ("GET", "HEAD"):
+                raise _not_allowed("GET")
+            status, content = await answer()
+            body = msgspec.json.encode(content)
+            await respond(send, status, b"" if method == "HEAD" else body, (JSON,))
+        except Exception as error:
+            failure = _as_api_error(error)
+            await respond(send, failure.status, render_error(failure), (JSON, *failure.headers))
+
+
+def _as_api_error(error: Exception) -> ApiError:
+    match error:
+        case ApiError():
+            return error
+        case RequestRejected():
+            return ApiError("bad_request", str(error), status=error.status, body=error.body)
+        case BackendError():
+            return ApiError("upstream_error", str(error))
+        case _:
+            # Where it happened, without the error's message: that can hold what was being worked on.
+            trace = "".join(traceback.format_tb(error.__traceback__))
+            log.error("internal error: %s\n%s", type(error).__name__, trace)
+            return ApiError("internal_error", "the router failed on this request", "see the router's log")
+
+
+def _not_allowed(method: str) -> ApiError:
+    return ApiError("method_not_allowed", f"this path takes {method}", headers=(("allow", method),))
+
+
+def _no_such_path() -> ApiError:
+    paths = (*openai.TASKS, "/v1/models", "/v2/models/<model>/infer")
+    return ApiError("not_found", "no such path", f"there are: {', '.join(paths)}")
+
+
+def _check_content_type(value: bytes, path: str) -> None:
+    kind = value.split(b";")[0].strip().lower()
+    allowed = ("application/json",) if path.startswith("/v1") else ("", "application/json", "application/octet-stream")
+    if kind.decode("latin-1") not in allowed:
+        raise ApiError(
+            "unsupported_media_type",
+            "the body's content-type is not one that this path takes",
+            f"send content-type: {' or '.join(filter(None, allowed))}",
+        )

@@ -1,0 +1,52 @@
+"""`pointsman check`: every file by itself, and a folder's policies against its one fleet."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from policies.compile import compile_documents
+from policies.errors import Problem
+from policies.source import Document
+from router.configuration import read, yaml_files
+
+
+def run(arguments: argparse.Namespace) -> int:
+    paths = [Path(path) for path in arguments.paths]
+    files = list(yaml_files(paths))
+    if not files:
+        print(f"pointsman check: no YAML files in {', '.join(arguments.paths)}", file=sys.stderr)
+        return 2
+    problems = sorted(set(check(files, os.environ)))
+    errors = [p for p in problems if p.severity == "error"]
+    if arguments.json:
+        print(json.dumps({"files": len(files), "errors": len(errors), "problems": [p.as_dict() for p in problems]}))
+    else:
+        for problem in problems:
+            print(problem)
+        verdict = f"{len(errors)} error(s), {len(problems) - len(errors)} warning(s)" if problems else "good"
+        print(f"{len(files)} file(s) checked: {verdict}", file=sys.stderr)
+    return 1 if errors else 0
+
+
+def check(files: list[Path], env: Mapping[str, str]) -> Iterator[Problem]:
+    """Files of one folder that hold one fleet between them are checked together, all others each by itself."""
+    folders: dict[Path, list[list[Document]]] = {}
+    for path in files:
+        documents, problems = read(path, env)
+        yield from problems
+        if not documents and not problems:
+            yield Problem(str(path), 0, 0, "the file is empty", "begin with `apiVersion: pointsman/v1` and `kind: …`")
+        folders.setdefault(path.parent, []).append(documents)
+    for in_folder in folders.values():
+        fleets = [d for documents in in_folder for d in documents if d.kind == "Fleet"]
+        alone = [d for documents in in_folder for d in documents if d.kind == "Fleet" and len(documents) == 1]
+        for documents in in_folder:
+            together = documents
+            if len(fleets) == 1 == len(alone) and not any(d.kind == "Fleet" for d in documents):
+                together = [*alone, *documents]
+            yield from compile_documents(together)[1]

@@ -1,0 +1,150 @@
+"""`pointsman explain`: one decision, whole, by the evaluator that serves."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from policies.compile import CompiledPolicy, compile_or_raise
+from policies.decide import decide
+from policies.errors import ConfigurationError, Problem, did_you_mean
+from policies.explain import as_dict
+from policies.schema import HttpRequest, RequestFacts
+from policies.source import Document, parse
+from policies.types import Request, Snapshot
+from policies.validate import validate_as
+from router.configuration import read, yaml_files
+from router.errors import ApiError
+from router.requests import from_facts, from_http
+from router.settings import Settings
+
+_FACTS = (
+    "model",
+    "task",
+    "tenant",
+    "label",
+    "usage",
+    "tokens_in",
+    "tokens_out",
+    "deadline_ms",
+    "stream",
+    "no_fallback",
+)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    try:
+        policy = _policy([Path(path) for path in arguments.paths])
+        request = _request(arguments, policy)
+    except ConfigurationError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except ApiError as error:
+        print(f"pointsman explain: {error.text}", file=sys.stderr)
+        return 1
+    names = [backend.name for backend in policy.fleet.backends]
+    for name in arguments.down:
+        if name not in names:
+            print(f"pointsman explain: no backend '{name}'; {did_you_mean(name, names)}", file=sys.stderr)
+            return 2
+    snapshot = Snapshot(
+        tuple("down, as --down says" if name in arguments.down else None for name in names),
+        (0,) * len(names),
+        (None,) * len(policy.targets),
+    )
+    explained = as_dict(decide(request, snapshot, policy, arguments.seed), policy)
+    if arguments.json:
+        print(json.dumps(explained, ensure_ascii=False, indent=2))
+    else:
+        show(explained, request)
+    return 0
+
+
+def _policy(paths: list[Path]) -> CompiledPolicy:
+    """Compiled from the files alone: artefacts and secrets are not needed to explain."""
+    documents: list[Document] = []
+    problems: list[Problem] = []
+    for path in yaml_files(paths):
+        found, wrong = read(path, os.environ)
+        documents += found
+        problems += wrong
+    if problems:
+        raise ConfigurationError(problems)
+    if not any(document.kind == "Fleet" for document in documents):
+        raise ConfigurationError([Problem(", ".join(map(str, paths)), 0, 0, "no document of kind Fleet")])
+    return compile_or_raise(documents)
+
+
+def _request(arguments: argparse.Namespace, policy: CompiledPolicy) -> Request:
+    given = {name: getattr(arguments, name) for name in _FACTS if getattr(arguments, name) is not None}
+    data: dict[str, Any] = {}
+    document = Document("(flags)", data, {}, {})
+    if arguments.request is not None:
+        text = sys.stdin.read() if arguments.request == "-" else _text(Path(arguments.request))
+        documents, problems = parse(text, arguments.request, os.environ)
+        if problems or len(documents) != 1:
+            raise ConfigurationError(problems or [Problem(arguments.request, 0, 0, "must hold one request")])
+        document = documents[0]
+        data = document.data
+    if isinstance(data, dict) and "path" in data:
+        http, problems = validate_as(document, HttpRequest)
+        if http is None:
+            raise ConfigurationError(problems)
+        return from_http(http, policy, Settings().max_body_bytes)
+    if isinstance(data, dict):
+        document = Document(document.file, {**data, **given}, document.keys, document.values)
+    facts, problems = validate_as(document, RequestFacts)
+    if facts is None:
+        raise ConfigurationError(problems)
+    return from_facts(facts, policy)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode()
+    except OSError as error:
+        raise ConfigurationError([Problem(str(path), 0, 0, f"cannot be read: {error.strerror or error}")]) from None
+    except UnicodeDecodeError:
+        raise ConfigurationError([Problem(str(path), 0, 0, "not UTF-8")]) from None
+
+
+def show(explained: dict[str, Any], request: Request) -> None:
+    """The decision for a person."""
+    from rich.table import Table
+
+    from router.cli.output import console
+
+    out = console()
+    head = f"model {request.model}, task {request.task}, tenant {request.tenant}, label {explained['label']}"
+    out.print(f"request      {head}", highlight=False)
+    out.print(f"constraints  {', '.join(explained['constraints']) or 'none matches'}", highlight=False)
+    out.print(f"rule         {explained['rule']}", highlight=False)
+    if explained["refusal"]:
+        refusal = explained["refusal"]
+        out.print(f"refused      {refusal['code']}: {refusal['message']}", highlight=False)
+        out.print(f"             {refusal['hint']}", highlight=False)
+    else:
+        out.print(f"goes to      {explained['backend']} ({explained['tier']})", highlight=False)
+        out.print(f"attempts     {', then '.join(explained['attempts'])}", highlight=False)
+    if explained["candidates"]:
+        table = Table(
+            "backend", "tier", "score", "= weight x value", "est. ms", "est. USD", "est. gCO2e", title="candidates"
+        )
+        for candidate in explained["candidates"]:
+            terms = " + ".join(f"{t['weight']:.2f} x {t['value']:.3f} {t['scorer']}" for t in candidate["terms"])
+            estimate = candidate["estimate"]
+            table.add_row(
+                candidate["backend"], candidate["tier"], f"{candidate['score']:.4f}", terms,
+                f"{estimate['latency_ms']:.0f}", f"{estimate['cost_usd']:.6f}", f"{estimate['carbon_g']:.6f}",
+            )  # fmt: skip
+        out.print(table)
+    if explained["rejected"]:
+        table = Table("backend", "filter", "reason", title="rejected")
+        for rejected in explained["rejected"]:
+            for by in rejected["by"]:
+                table.add_row(rejected["backend"], by["filter"], by["reason"])
+        out.print(table)

@@ -1,0 +1,120 @@
+"""Files and environment into a configuration that can go live, or every reason why it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from policies.compile import CompiledPolicy, compile_documents
+from policies.errors import ConfigurationError, Problem
+from policies.schema import Backend, Fleet, SecretReference
+from policies.source import Document, parse
+from policies.validate import validate
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    policy: CompiledPolicy
+    folder: Path  # that relative paths in the fleet start from
+    api_keys: Mapping[str, str] = field(repr=False)  # backend -> secret
+    warnings: tuple[Problem, ...] = ()
+
+
+def yaml_files(paths: Iterable[Path]) -> Iterator[Path]:
+    """Files as given; of a folder its *.yaml and *.yml, without the policies' tests."""
+    for path in paths:
+        if path.is_dir():
+            found = sorted(p for p in path.iterdir() if p.suffix in (".yaml", ".yml"))
+            yield from (p for p in found if not p.stem.endswith("_test"))
+        else:
+            yield path
+
+
+def read(path: Path, env: Mapping[str, str]) -> tuple[list[Document], list[Problem]]:
+    try:
+        text = path.read_bytes().decode()
+    except OSError as error:
+        return [], [Problem(str(path), 0, 0, f"cannot be read: {error.strerror or error}")]
+    except UnicodeDecodeError as error:
+        return [], [Problem(str(path), 0, 0, f"not UTF-8: byte {error.start} cannot be decoded", "save it as UTF-8")]
+    return parse(text, str(path), env)
+
+
+def load(paths: Iterable[Path], env: Mapping[str, str]) -> Configuration:
+    """The fleet and policy in `paths`, checked against each other and against this machine. Raises with all
+    reasons: what does not compile, secrets that are not set, artefacts that are not there."""
+    documents: list[Document] = []
+    problems: list[Problem] = []
+    files = list(yaml_files(paths))
+    for path in files:
+        found, wrong = read(path, env)
+        documents += found
+        problems += wrong
+    policy, wrong = compile_documents(documents)
+    problems += wrong
+    fleet = _fleet(documents)
+    if fleet is None:
+        if not problems:
+            where = ", ".join(map(str, files)) or "the given folder"
+            problems.append(Problem(where, 0, 0, "no document of kind Fleet", "a router needs backends: add one"))
+        raise ConfigurationError(problems)
+    model, document = fleet
+    folder = Path(document.file).resolve().parent
+    problems += missing_files(model, document, folder)
+    api_keys: dict[str, str] = {}
+    for i, backend in enumerate(model.backends):
+        if backend.api_key is not None:
+            secret, reason = _secret(backend.api_key, folder, env)
+            if reason:
+                problems.append(document.problem(("backends", i, "api_key"), reason))
+            else:
+                api_keys[backend.name] = secret
+    errors = [p for p in problems if p.severity == "error"]
+    if errors or policy is None:
+        raise ConfigurationError(errors)
+    return Configuration(policy, folder, api_keys, tuple(p for p in problems if p.severity != "error"))
+
+
+def _fleet(documents: Iterable[Document]) -> tuple[Fleet, Document] | None:
+    for document in documents:
+        checked = validate(document)
+        if isinstance(checked.model, Fleet):
+            return checked.model, checked.document
+    return None
+
+
+def missing_files(fleet: Fleet, document: Document, folder: Path) -> Iterator[Problem]:
+    """Artefacts and TLS files that the fleet names and this machine does not have."""
+    for i, backend in enumerate(fleet.backends):
+        for path, name in _files(backend):
+            if not (folder / name).is_file():
+                yield document.problem(
+                    ("backends", i, *path), f"no file {name} in {folder}", "paths start from the fleet file's folder"
+                )
+
+
+def _files(backend: Backend) -> Iterator[tuple[tuple[str, ...], str]]:
+    for name, model in backend.models.items():
+        if model.artifact is not None:
+            yield ("models", name, "artifact"), model.artifact
+    for field_name in ("ca_file", "client_cert", "client_key") if backend.tls else ():
+        file = getattr(backend.tls, field_name)
+        if file is not None:
+            yield ("tls", field_name), file
+
+
+def _secret(reference: SecretReference, folder: Path, env: Mapping[str, str]) -> tuple[str, str]:
+    """(secret, "") or ("", why it cannot be had). The reason never holds any of the secret."""
+    if reference.env is not None:
+        secret = env.get(reference.env, "").strip()
+        reason = "" if secret else f"the environment variable {reference.env} is not set"
+    else:
+        try:
+            secret = (folder / (reference.file or "")).read_text().strip()
+            reason = "" if secret else f"the file {reference.file} is empty"
+        except (OSError, UnicodeDecodeError):
+            secret, reason = "", f"the file {reference.file} cannot be read"
+    if secret and not (secret.isascii() and secret.isprintable()):
+        return "", "the secret holds characters that a header cannot carry"
+    return secret, reason

@@ -1,0 +1,1 @@
+"""What runs the service: `local` (one process) or `ray` (Ray Serve)."""

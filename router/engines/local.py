@@ -1,0 +1,36 @@
+"""One process, no Ray: for the edge, for tests, for a laptop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+
+import uvloop
+
+from router.configuration import Configuration
+from router.server import Listeners, bind
+from router.service import Service
+from router.settings import Settings
+
+
+def run(configuration: Configuration, settings: Settings, on_ready: Callable[[], None]) -> None:
+    """Serve until SIGINT or SIGTERM. Raises OSError when a port cannot be had, BackendError when a backend can't
+    start."""
+    uvloop.run(_main(configuration, settings, on_ready))
+
+
+async def _main(configuration: Configuration, settings: Settings, on_ready: Callable[[], None]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(signum, stop.set)
+    data, admin = bind(settings.host, settings.port), bind(settings.host, settings.admin_port)
+    service = Service(configuration, settings)
+    await service.start()
+    listeners = Listeners(service, data, admin)
+    await listeners.start()
+    on_ready()
+    await stop.wait()
+    await listeners.stop()
+    await service.aclose()

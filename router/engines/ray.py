@@ -1,0 +1,211 @@
+"""Ray Serve: router replicas that own their listeners, and a deployment for each backend that is too big for them.
+
+The only module that imports Ray. Ray's own HTTP proxy is off: it costs more than everything the router does.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# Read by Ray when it is imported or started.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")
+
+import ray
+from ray import serve
+from ray.serve.config import HTTPOptions
+from ray.serve.schema import LoggingConfig
+
+from backends.calls import Answer, Backend, Call
+from backends.errors import BackendError, Failed, RequestRejected, Unreachable
+from backends.registry import BUILDERS, Builder
+from backends.tensors import ModelMetadata
+from policies.schema import Backend as BackendSpec
+from router.configuration import Configuration, load
+from router.server import DRAIN_S, Listeners, PortInUse, bind
+from router.service import Service
+from router.settings import Settings
+
+APPLICATION = "pointsman"
+OWN_DEPLOYMENT = ("torch",)
+"""Protocols whose models get a deployment of their own rather than a place in the router's process."""
+MAX_ONGOING = 1000
+"""Ray's default of 5 would queue everything; the fleet's own limits are what holds."""
+OBJECT_STORE_BYTES = 128 * 1024 * 1024
+_LOGGING = LoggingConfig(log_level="WARNING", enable_access_log=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Blueprint:
+    """What a replica needs to build its service by itself."""
+
+    paths: tuple[str, ...]
+    settings: Settings
+
+
+class RouterReplica:
+    """One router process: the service and its listeners, in the replica's event loop."""
+
+    async def __init__(self, blueprint: Blueprint, hosts: dict[str, Any]) -> None:  # type: ignore[misc]  # Serve awaits it
+        # Our log lines go where Ray Serve keeps its own: the replica's log file.
+        logging.getLogger("pointsman").parent = logging.getLogger("ray.serve")
+        settings = blueprint.settings
+        configuration = load([Path(path) for path in blueprint.paths], os.environ)
+
+        def in_deployment(spec: BackendSpec, folder: Path, api_key: str | None) -> Backend:
+            return HostedBackend(spec, hosts[spec.name])
+
+        builders: dict[str, Builder] = {**BUILDERS, **dict.fromkeys(OWN_DEPLOYMENT, in_deployment)}
+        self._service = Service(configuration, settings, builders)
+        await self._service.start()
+        data = bind(settings.host, settings.port, shared=settings.replicas > 1)
+        try:
+            admin = bind(settings.host, settings.admin_port)
+        except PortInUse:
+            if settings.replicas == 1:
+                raise
+            admin = None  # another replica on this node holds it; the listeners take over when it goes
+        self._listeners = Listeners(self._service, data, admin)
+        await self._listeners.start()
+
+    async def ready(self) -> bool:
+        return bool(self._service.readiness()["ready"])
+
+    async def check_health(self) -> None:
+        """Called by Ray Serve. The process answers, so it lives; backends' health is the service's own concern."""
+
+    async def __del__(self) -> None:
+        """Called by Ray Serve when the replica is to go: drain, then close."""
+        if hasattr(self, "_listeners"):
+            await self._listeners.stop()
+            await self._service.aclose()
+
+
+class BackendHost:
+    """One in-process backend in a process of its own."""
+
+    async def __init__(self, spec: BackendSpec, folder: str) -> None:  # type: ignore[misc]  # Serve awaits it
+        self._backend = BUILDERS[spec.protocol](spec, Path(folder), None)
+        await self._backend.start()
+
+    async def send(self, call: Call) -> Answer | BackendError | RequestRejected:
+        """Expected failures come back as values: a raised one would arrive wrapped in Ray's own."""
+        try:
+            return await self._backend.send(call)
+        except (BackendError, RequestRejected) as error:
+            return error
+
+    async def metadata(self, model: str) -> ModelMetadata | None:
+        return await self._backend.metadata(model)
+
+    async def probe(self) -> None:
+        await self._backend.probe()
+
+
+class HostedBackend:
+    """A BackendHost as the service sees it."""
+
+    def __init__(self, spec: BackendSpec, handle: Any) -> None:
+        self.spec = spec
+        self._handle = handle
+
+    async def start(self) -> None: ...
+
+    async def send(self, call: Call) -> Answer:
+        result = await self._remote("send", call)
+        if isinstance(result, BackendError | RequestRejected):
+            raise result
+        assert isinstance(result, Answer)
+        return result
+
+    async def probe(self) -> None:
+        await self._remote("probe")
+
+    async def metadata(self, model: str) -> ModelMetadata | None:
+        found: ModelMetadata | None = await self._remote("metadata", model)
+        return found
+
+    async def aclose(self) -> None: ...
+
+    async def _remote(self, method: str, *arguments: Any) -> Any:
+        try:
+            return await getattr(self._handle, method).remote(*arguments)
+        except ray.exceptions.RayActorError:
+            raise Unreachable(f"{self.spec.name}: its process is gone") from None
+        except (ray.exceptions.RayError, RuntimeError) as error:
+            raise Failed(f"{self.spec.name}: its deployment failed ({type(error).__name__})") from error
+
+
+def run(
+    configuration: Configuration,
+    paths: list[Path],
+    settings: Settings,
+    on_ready: Callable[[], None],
+    progress: Callable[[str], None] = lambda line: None,
+) -> None:
+    """Serve until SIGINT or SIGTERM, then take down what was started. Joins the cluster of RAY_ADDRESS if set."""
+    stop = threading.Event()
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, lambda *_: stop.set())
+    for port in (settings.port, settings.admin_port):  # a replica's failure would only be told after its retries
+        bind(settings.host, port).close()
+    try:
+        progress("starting Ray")
+        _start_ray()
+        progress("starting the replicas")
+        _deploy(configuration, paths, settings)
+        if not stop.is_set():
+            on_ready()
+        stop.wait()
+    finally:
+        progress("stopping the replicas")
+        if ray.is_initialized():
+            serve.shutdown()
+            ray.shutdown()
+
+
+def _start_ray() -> None:
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(**quiet)
+    else:
+        ray.init(include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
+    serve.start(proxy_location="Disabled", http_options=HTTPOptions(location="NoServer"), logging_config=_LOGGING)
+
+
+def _deploy(configuration: Configuration, paths: list[Path], settings: Settings) -> None:
+    # A fraction of a core each: these numbers only place actors, and a laptop must have room for all of them.
+    actor: dict[str, Any] = {"num_cpus": 0.1}
+    common: dict[str, Any] = {
+        "max_ongoing_requests": MAX_ONGOING,
+        "health_check_period_s": 5,
+        "logging_config": _LOGGING,
+    }
+    hosts = {
+        spec.name: serve.deployment(name=f"backend-{spec.name}", ray_actor_options=actor, **common)(BackendHost).bind(
+            spec, str(configuration.folder)
+        )
+        for spec in configuration.policy.fleet.backends
+        if spec.protocol in OWN_DEPLOYMENT
+    }
+    if settings.replicas > 1:
+        shared = tempfile.mkdtemp(prefix="pointsman-metrics-")
+        actor = {**actor, "runtime_env": {"env_vars": {"PROMETHEUS_MULTIPROC_DIR": shared}}}
+    router = serve.deployment(
+        name="router",
+        num_replicas=settings.replicas,
+        ray_actor_options=actor,
+        graceful_shutdown_timeout_s=DRAIN_S + 5,
+        **common,
+    )
+    blueprint = Blueprint(tuple(str(path.resolve()) for path in paths), settings)
+    serve.run(router(RouterReplica).bind(blueprint, hosts), name=APPLICATION, route_prefix=None)

@@ -1,0 +1,59 @@
+"""What the service tells a client when it cannot answer. Wires render it in their protocol's shape."""
+
+from __future__ import annotations
+
+from policies.types import Refusal, RefusalCode
+
+STATUS: dict[str, int] = {
+    RefusalCode.MODEL_NOT_FOUND: 404,
+    RefusalCode.POLICY_NO_BACKEND: 403,
+    RefusalCode.OVERLOADED: 429,
+    RefusalCode.BACKENDS_UNAVAILABLE: 503,
+    RefusalCode.DEADLINE_EXCEEDED: 504,
+    "bad_request": 400,
+    "not_found": 404,
+    "method_not_allowed": 405,
+    "too_large": 413,
+    "unsupported_media_type": 415,
+    "upstream_error": 502,
+    "internal_error": 500,
+}
+"""HTTP status by error code."""
+
+
+class ApiError(Exception):
+    """One answer that is an error. `message` says what and why, `hint` what to do; neither holds any payload."""
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        hint: str = "",
+        *,
+        param: str | None = None,
+        status: int | None = None,
+        headers: tuple[tuple[str, str], ...] = (),
+        body: bytes | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = str(code)
+        self.message = message
+        self.hint = hint
+        self.param = param
+        self.status = STATUS[code] if status is None else status
+        self.headers = headers
+        self.body = body  # a backend's own answer, where it said why it rejects the request
+
+    @classmethod
+    def from_refusal(cls, refusal: Refusal) -> ApiError:
+        retry = refusal.code in (RefusalCode.OVERLOADED, RefusalCode.BACKENDS_UNAVAILABLE)
+        headers = (("retry-after", "1"),) if retry else ()
+        return cls(refusal.code, refusal.message, refusal.hint, headers=headers)
+
+    @property
+    def text(self) -> str:
+        return f"{self.message} — {self.hint}" if self.hint else self.message
+
+
+def bad_request(message: str, hint: str = "", *, param: str | None = None) -> ApiError:
+    return ApiError("bad_request", message, hint, param=param)

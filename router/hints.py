@@ -1,0 +1,95 @@
+"""What callers say about a request in its headers. A hint can tighten, never loosen; a doubtful one is refused."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from policies.compile import CompiledPolicy
+from policies.errors import did_you_mean
+from router.errors import bad_request
+
+_NAMES = frozenset(
+    (b"x-data-sensitivity", b"x-usage", b"x-slo-latency-ms", b"x-slo-ttft-ms", b"x-request-id", b"x-no-fallback")
+)
+_WORD = re.compile(r"[A-Za-z0-9._:/-]{1,64}\Z")
+_ID = re.compile(r"[\x21-\x7e]{1,128}\Z")
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    label: int | None = None
+    usage: str = ""
+    latency_ms: float | None = None
+    ttft_ms: float | None = None
+    request_id: str = ""
+    no_fallback: bool = False
+
+
+NO_HINTS = Hints()
+
+
+def parse_hints(headers: Iterable[tuple[bytes, bytes]], policy: CompiledPolicy) -> Hints:
+    """Hints from ASGI headers. Raises ApiError 400 on unknown values, and on a hint given twice."""
+    given: dict[str, str] = {}
+    for name, value in headers:
+        if name in _NAMES:
+            key = name.decode()
+            if key in given:
+                raise bad_request(f"the header {key} stands twice", "send it once", param=key)
+            given[key] = value.decode("latin-1").strip()
+    if not given:
+        return NO_HINTS
+    return Hints(
+        _label(given.get("x-data-sensitivity"), policy),
+        _matching(given, "x-usage", _WORD, "1 to 64 letters, digits and ._:/-"),
+        _milliseconds(given, "x-slo-latency-ms"),
+        _milliseconds(given, "x-slo-ttft-ms"),
+        _matching(given, "x-request-id", _ID, "1 to 128 visible ASCII characters"),
+        _boolean(given, "x-no-fallback"),
+    )
+
+
+def _label(value: str | None, policy: CompiledPolicy) -> int | None:
+    if value is None:
+        return None
+    try:
+        return policy.rank(value)
+    except KeyError:
+        raise bad_request(
+            "x-data-sensitivity names no sensitivity level of the policy",
+            did_you_mean(value, policy.levels),
+            param="x-data-sensitivity",
+        ) from None
+
+
+def _matching(given: dict[str, str], name: str, pattern: re.Pattern[str], what: str) -> str:
+    value = given.get(name)
+    if value is None:
+        return ""
+    if not pattern.match(value):
+        raise bad_request(f"{name} is not valid", f"send {what}", param=name)
+    return value
+
+
+def _milliseconds(given: dict[str, str], name: str) -> float | None:
+    value = given.get(name)
+    if value is None:
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise bad_request(f"{name} is not a number of milliseconds over 0", param=name)
+    return number
+
+
+def _boolean(given: dict[str, str], name: str) -> bool:
+    value = given.get(name, "false").lower()
+    if value not in _BOOLEANS:
+        raise bad_request(f"{name} is neither true nor false", param=name)
+    return _BOOLEANS[value]

@@ -1,0 +1,117 @@
+"""What Prometheus scrapes. Base units, closed label vocabularies: no label takes a value that a caller can invent."""
+
+from __future__ import annotations
+
+import os
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+    multiprocess,
+)
+
+from router import __version__
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, that nobody reads
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_MICRO = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 0.1)
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class Metrics:
+    """The service's instruments, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.requests = Counter(
+            "pointsman_requests",
+            "Requests answered or refused; rule, backend and tier are empty where none was reached",
+            ["task", "rule", "backend", "tier", "outcome"],
+            registry=registry,
+        )
+        self.attempts = Counter(
+            "pointsman_attempts",
+            "Calls to backends, fallbacks included",
+            ["backend", "tier", "outcome"],
+            registry=registry,
+        )
+        self.rejections = Counter(
+            "pointsman_rejections",
+            "Backends that a filter removed from a decision",
+            ["backend", "filter"],
+            registry=registry,
+        )
+        self.labels = Counter("pointsman_labels", "Requests by sensitivity label", ["label"], registry=registry)
+        self.decision_seconds = Histogram(
+            "pointsman_decision_seconds",
+            "Time to label a request and decide where it goes",
+            registry=registry,
+            buckets=_MICRO,
+        )
+        self.request_seconds = Histogram(
+            "pointsman_request_seconds",
+            "Time from a request's arrival to the end of its answer",
+            ["task", "tier"],
+            registry=registry,
+            buckets=_SECONDS,
+        )
+        self.first_byte_seconds = Histogram(
+            "pointsman_first_byte_seconds",
+            "Time from a streamed request's arrival to the first byte of its answer",
+            ["task", "tier"],
+            registry=registry,
+            buckets=_SECONDS,
+        )
+        self.tokens = Counter(
+            "pointsman_tokens", "Tokens as backends counted them", ["backend", "direction"], registry=registry
+        )
+        self.cost_usd = Counter(
+            "pointsman_cost_usd",
+            "Cost of answered requests at the fleet's prices",
+            ["backend", "tier"],
+            registry=registry,
+        )
+        self.egress_blocked = Counter(
+            "pointsman_egress_blocked",
+            "Calls stopped at the last check because they were above the backend's clearance; must stay 0",
+            ["backend"],
+            registry=registry,
+        )
+        self.in_flight = Gauge(
+            "pointsman_in_flight",
+            "Requests being served or queued",
+            ["backend"],
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.available = Gauge(
+            "pointsman_backend_available",
+            "1 where the backend may be used, 0 where health keeps it out",
+            ["backend", "tier"],
+            registry=registry,
+            multiprocess_mode="livemin",
+        )
+        self.build_info = Gauge(
+            "pointsman_build_info", "Version of the router", ["version"], registry=registry, multiprocess_mode="livemax"
+        )
+        self.policy_info = Gauge(
+            "pointsman_policy_info",
+            "Digest of the policy and fleet that decide",
+            ["digest"],
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+        self.build_info.labels(__version__).set(1)
+
+    def render(self) -> bytes:
+        """The exposition text: of all replicas on this node where they share a directory, else of this process."""
+        if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+            together = CollectorRegistry()
+            multiprocess.MultiProcessCollector(together)  # type: ignore[no-untyped-call]
+            return generate_latest(together)
+        return generate_latest(self.registry)

@@ -1,0 +1,17 @@
+"""How the service itself runs. What it decides is the policy's business, not a setting's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    host: str = "127.0.0.1"
+    port: int = 8000
+    admin_port: int = 8001
+    max_body_bytes: int = 32 * 1024 * 1024
+    default_deadline_s: float = 60.0  # for requests that give none; until the first byte of a stream
+    probe_interval_s: float = 5.0
+    seed: int = 0  # of the draws that break ties
+    replicas: int = 1  # router processes (ray engine only)

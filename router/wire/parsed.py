@@ -1,0 +1,49 @@
+"""What a wire hands over: the facts of one inference call, before any policy has looked at it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from backends.tensors import InferRequest, elements
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A well-formed call. `content` is the decoded body, for scanning; the original bytes are what is forwarded."""
+
+    wire: str
+    model: str
+    task: str
+    path: str = ""
+    stream: bool = False
+    tokens_in: int = 0
+    tokens_out: int = 0
+    content: Any = field(default=None, repr=False)
+    infer: InferRequest | None = field(default=None, repr=False)
+
+    def texts(self) -> list[str] | None:
+        """Everything in the call that can carry text, or None where a part of it cannot be read as text."""
+        found = list(strings(self.content))
+        try:
+            for tensor in self.infer.inputs if self.infer else ():
+                if tensor.datatype == "BYTES":
+                    found += [bytes(element).decode() for element in elements(tensor)]
+        except UnicodeDecodeError:
+            return None
+        return found
+
+
+def strings(value: Any) -> Iterator[str]:
+    """Every string in decoded JSON, keys included: a caller can hide text in either."""
+    pending = [value]
+    while pending:
+        one = pending.pop()
+        if isinstance(one, str):
+            yield one
+        elif isinstance(one, dict):
+            pending += one.keys()
+            pending += one.values()
+        elif isinstance(one, list):
+            pending += one

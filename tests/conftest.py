@@ -1,0 +1,202 @@
+"""What tests share: building policies from text, and a router on real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import textwrap
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+from prometheus_client.parser import text_string_to_metric_families
+
+from backends.registry import BUILDERS, Builder
+from policies.compile import CompiledPolicy, compile_or_raise
+from policies.errors import ConfigurationError
+from policies.source import parse
+from policies.types import Request, Snapshot
+from router.configuration import Configuration, load
+from router.server import Listeners, bind
+from router.service import Service
+from router.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+
+
+def compile_text(text: str, env: dict[str, str] | None = None) -> CompiledPolicy:
+    """A policy from YAML; documents may leave out apiVersion."""
+    text = textwrap.dedent(text).replace("kind: ", "apiVersion: pointsman/v1\nkind: ")
+    documents, problems = parse(text, "test.yaml", env or {})
+    if problems:
+        raise ConfigurationError(problems)
+    return compile_or_raise(documents)
+
+
+def idle(policy: CompiledPolicy, **down: str) -> Snapshot:
+    """A fleet at rest; `down` names backends (with _ for -) and why they are unavailable."""
+    names = [backend.name for backend in policy.fleet.backends]
+    reasons = {name.replace("_", "-"): why for name, why in down.items()}
+    return Snapshot(tuple(reasons.get(name) for name in names), (0,) * len(names), (None,) * len(policy.targets))
+
+
+def request(model: str = "chat", task: str = "chat", **facts: object) -> Request:
+    return Request("r-1", model, task, **facts)  # type: ignore[arg-type]
+
+
+THREE_TIERS = """
+kind: Fleet
+backends:
+  - name: edge
+    tier: edge
+    region: jp-east
+    clearance: restricted
+    protocol: fake
+    models: {chat: {task: chat, quality: 0.3, licence: {commercial_use: true}}}
+    latency: {prior_ms: 50}
+    price: {reserved_per_hour: 0.36, capacity_rps: 1}
+  - name: onprem
+    tier: onprem
+    region: jp-west
+    clearance: confidential
+    protocol: fake
+    models: {chat: {task: chat, quality: 0.6, licence: {commercial_use: false}}}
+    latency: {prior_ms: 200}
+    limits: {max_in_flight: 2, max_queued: 1}
+  - name: cloud
+    tier: cloud
+    region: us-east-1
+    protocol: fake
+    models: {chat: {task: chat, quality: 0.9}}
+    latency: {prior_ms: 400}
+    price: {input_per_mtok: 1, output_per_mtok: 2}
+    labels: {vendor: acme}
+"""
+"""An edge that may see everything, an on-prem up to confidential, a cloud without a stated clearance."""
+
+
+class Router:
+    """The local engine's service on real sockets of its own, in a thread with its own event loop."""
+
+    def __init__(self, configuration: Configuration, settings: Settings, builders: Mapping[str, Builder]) -> None:
+        self._data, self._admin = bind("127.0.0.1", 0), bind("127.0.0.1", 0)
+        self.port, self.admin_port = self._data.getsockname()[1], self._admin.getsockname()[1]
+        self.url, self.admin_url = f"http://127.0.0.1:{self.port}", f"http://127.0.0.1:{self.admin_port}"
+        self._configuration, self._settings, self._builders = configuration, settings, builders
+        self._ready = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> Router:
+        self._thread.start()
+        assert self._ready.wait(30)
+        if self._error is not None:
+            raise self._error
+        return self
+
+    def _run(self) -> None:
+        try:
+            uvloop.run(self._main())
+        except BaseException as error:  # handed to the test's thread
+            self._error = error
+            self._ready.set()
+
+    async def _main(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        self.service = Service(self._configuration, self._settings, self._builders)
+        await self.service.start()
+        listeners = Listeners(self.service, self._data, self._admin)
+        await listeners.start()
+        self._ready.set()
+        await self._stop.wait()
+        await listeners.stop()
+        await self.service.aclose()
+
+    def stop(self) -> None:
+        if self._thread.is_alive():
+            self.loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join(20)
+
+    def backend(self, name: str) -> Any:
+        """The backend behind the guard."""
+        return self.service.backends[name]._backend  # type: ignore[attr-defined]
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: bytes | object = b"",
+        headers: dict[str, str] | None = None,
+        *,
+        admin: bool = False,
+    ) -> Reply:
+        """One request by the standard library's client. A body that is not bytes goes as JSON."""
+        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+        sent = {"content-type": "application/json"} | (headers or {})
+        connection = http.client.HTTPConnection("127.0.0.1", self.admin_port if admin else self.port, timeout=20)
+        try:
+            connection.request(method, path, raw, sent)
+            response = connection.getresponse()
+            return Reply(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+        finally:
+            connection.close()
+
+    def chat(self, text: str = "hello", headers: dict[str, str] | None = None, **fields: object) -> Reply:
+        body = {"model": "chat", "messages": [{"role": "user", "content": text}]} | fields
+        return self.call("POST", "/v1/chat/completions", body, headers)
+
+    def metrics(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+        """Every sample of /metrics, as prometheus-client's own parser reads it."""
+        text = self.call("GET", "/metrics", admin=True).body.decode()
+        families = text_string_to_metric_families(text)
+        return {(s.name, frozenset(s.labels.items())): s.value for family in families for s in family.samples}
+
+    def count(self, name: str, **labels: str) -> float:
+        """Sum of the samples of `name` that carry these labels."""
+        return sum(v for (n, found), v in self.metrics().items() if n == name and set(labels.items()) <= found)
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def backend(self) -> str | None:
+        return self.headers.get("x-pointsman-backend")
+
+
+@pytest.fixture
+def start_router(tmp_path: Path) -> Iterator[Callable[..., Router]]:
+    """Starts routers from YAML text (apiVersion may be left out); all are stopped with the test."""
+    routers: list[Router] = []
+
+    def start(
+        text: str,
+        *,
+        env: dict[str, str] | None = None,
+        builders: Mapping[str, Builder] = BUILDERS,
+        folder: Path = tmp_path,
+        **settings: Any,
+    ) -> Router:
+        file = tmp_path / f"config{len(routers)}.yaml"
+        file.write_text(textwrap.dedent(text).replace("kind: ", "apiVersion: pointsman/v1\nkind: "))
+        configuration = replace(load([file], env or {}), folder=folder)
+        router = Router(configuration, Settings(**settings), builders).start()
+        routers.append(router)
+        return router
+
+    yield start
+    for router in routers:
+        router.stop()

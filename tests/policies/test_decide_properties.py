@@ -1,0 +1,197 @@
+"""What must hold for every fleet, policy and request."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import yaml
+from conftest import compile_text, idle, request
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from policies.decide import decide
+from policies.explain import as_dict
+from policies.types import Snapshot
+
+LEVELS = ["public", "internal", "confidential", "restricted"]
+TIERS = ["edge", "onprem", "cloud"]
+REGIONS = ["jp-east", "eu-west", "us-east"]
+TENANTS = ["acme-dev", "acme-prod", "zeta"]
+
+backends = st.lists(
+    st.fixed_dictionaries(
+        {
+            "tier": st.sampled_from(TIERS),
+            "region": st.sampled_from(REGIONS),
+            "protocol": st.just("fake"),
+            "clearance": st.sampled_from(LEVELS),
+            "models": st.fixed_dictionaries(
+                {"chat": st.fixed_dictionaries({"task": st.just("chat"), "quality": st.sampled_from([0.2, 0.5, 0.9])})}
+            ),
+            "latency": st.fixed_dictionaries({"prior_ms": st.sampled_from([5, 50, 500])}),
+            "price": st.fixed_dictionaries({"per_request": st.sampled_from([0, 0.001, 0.01])}),
+        }
+    ),
+    min_size=1,
+    max_size=6,
+).map(lambda found: [{"name": f"b{i}", **backend} for i, backend in enumerate(found)])
+
+matches = st.fixed_dictionaries(
+    {},
+    optional={
+        "tenant": st.sampled_from([*TENANTS, "acme-*", ["zeta", "acme-d*"], {"not": "zeta"}]),
+        "label": st.sampled_from([*LEVELS, {"gte": "internal"}, {"lte": "confidential"}, ["public", "restricted"]]),
+        "tokens_in": st.sampled_from([{"lte": 100}, {"gt": 100}]),
+        "stream": st.booleans(),
+    },
+)
+requires = st.fixed_dictionaries(
+    {},
+    optional={
+        "tier": st.sampled_from([*TIERS, ["edge", "onprem"], {"not": "cloud"}]),
+        "region": st.sampled_from(["jp-*", ["eu-*", "us-*"]]),
+        "quality": st.sampled_from([{"gte": 0.5}, {"lt": 0.9}]),
+    },
+).filter(bool)
+constraints = st.lists(st.fixed_dictionaries({"match": matches, "require": requires}), max_size=5).map(
+    lambda found: [{"name": f"c{i}", **one} for i, one in enumerate(found)]
+)
+objectives = st.fixed_dictionaries(
+    {"latency": st.fixed_dictionaries({"weight": st.sampled_from([0.1, 1])})},
+    optional={
+        "cost": st.fixed_dictionaries({"weight": st.sampled_from([0.5, 2])}),
+        "quality": st.fixed_dictionaries({"weight": st.sampled_from([0.5, 2])}),
+    },
+)
+rules = st.lists(st.fixed_dictionaries({"match": matches, "objective": objectives}), max_size=4).map(
+    lambda found: [{"name": f"r{i}", **one} for i, one in enumerate(found)]
+)
+requests = st.builds(
+    lambda tenant, label, tokens, stream, rid: replace(
+        request(tenant=tenant, label=label, tokens_in=tokens, stream=stream), id=rid
+    ),
+    st.sampled_from(TENANTS),
+    st.integers(0, 3),
+    st.sampled_from([10, 1000]),
+    st.booleans(),
+    st.sampled_from(["a", "b", "c"]),
+)
+
+
+def build(fleet, constraints=(), rules=()):
+    documents = [
+        {"apiVersion": "pointsman/v1", "kind": "Fleet", "backends": fleet},
+        {"apiVersion": "pointsman/v1", "kind": "Policy", "constraints": list(constraints), "rules": list(rules)},
+    ]
+    return compile_text(yaml.safe_dump_all(documents).replace("apiVersion: pointsman/v1\n", ""))
+
+
+def allowed(policy, request):
+    return {c.target.backend for c in decide(request, idle(policy), policy).ranked}
+
+
+@given(backends, constraints, rules, requests)
+def test_nothing_is_ranked_above_clearance(fleet, constraints, rules, request):
+    policy = build(fleet, constraints, rules)
+    decision = decide(request, idle(policy), policy)
+    clearance = {backend["name"]: LEVELS.index(backend["clearance"]) for backend in fleet}
+    assert all(request.label <= clearance[c.target.backend] for c in decision.ranked)
+    assert set(decision.attempts) <= set(decision.ranked)
+    assert (decision.refusal is None) == bool(decision.ranked)
+
+
+@given(backends, constraints, rules, requests)
+def test_adding_a_constraint_never_widens(fleet, constraints, rules, request):
+    for i in range(len(constraints)):
+        fewer = build(fleet, constraints[:i], rules)
+        more = build(fleet, constraints[: i + 1], rules)
+        assert allowed(more, request) <= allowed(fewer, request)
+
+
+@given(backends, constraints, requests, st.randoms(use_true_random=False))
+def test_the_order_of_constraints_never_matters(fleet, constraints, request, random):
+    shuffled = list(constraints)
+    random.shuffle(shuffled)
+    assert allowed(build(fleet, constraints), request) == allowed(build(fleet, shuffled), request)
+
+
+@given(backends, requests)
+def test_raising_the_label_never_widens(fleet, request):
+    policy = build(fleet)
+    sets = [allowed(policy, replace(request, label=label)) for label in range(4)]
+    assert all(higher <= lower for lower, higher in itertools.pairwise(sets))
+
+
+@given(backends, rules, requests)
+def test_removing_a_loser_never_changes_the_winner(fleet, rules, request):
+    decision = decide(request, idle(policy := build(fleet, (), rules)), policy)
+    if decision.chosen is None:
+        return
+    winner = decision.chosen.target.backend
+    for backend in fleet:
+        if backend["name"] != winner:
+            smaller = build([b for b in fleet if b is not backend], (), rules)
+            again = decide(request, idle(smaller), smaller)
+            assert again.chosen is not None and again.chosen.target.backend == winner
+
+
+@given(backends, rules, requests)
+def test_scores_are_within_zero_and_one_and_ranked_by_them(fleet, rules, request):
+    policy = build(fleet, (), rules)
+    scores = [c.score for c in decide(request, idle(policy), policy).ranked]
+    assert scores == sorted(scores, reverse=True)
+    assert all(0 <= score <= 1 + 1e-9 for score in scores)
+
+
+@given(backends, constraints, rules, requests, st.integers(0, 3))
+def test_one_policy_decides_the_same_before_and_after_it_has_seen_others(fleet, constraints, rules, request, seed):
+    policy = build(fleet, constraints, rules)
+    first = decide(request, idle(policy), policy, seed)
+    decide(replace(request, tenant="zeta", model="other"), idle(policy), policy, seed)
+    fresh = build(fleet, constraints, rules)
+    assert decide(request, idle(policy), policy, seed) == first
+    assert as_dict(decide(request, idle(fresh), fresh, seed), fresh) == as_dict(first, policy)
+
+
+_OTHER_PROCESS = """
+import json, sys
+sys.path[:0] = {path!r}
+from conftest import compile_text, idle, request
+from policies.decide import decide
+from policies.explain import as_dict
+from dataclasses import replace
+policy = compile_text({text!r})
+requests = [replace(request(label=0), id=f"r{{i}}") for i in range(20)]
+print(json.dumps([as_dict(decide(r, idle(policy), policy, 7), policy) for r in requests]))
+"""
+
+
+def test_the_same_inputs_decide_the_same_in_another_process():
+    text = "kind: Fleet\nbackends:\n" + "".join(
+        f"  - {{name: b{i}, tier: edge, region: x, protocol: fake, models: {{chat: {{task: chat}}}}}}\n"
+        for i in range(4)
+    )
+    policy = compile_text(text)
+    here = [as_dict(decide(replace(request(label=0), id=f"r{i}"), idle(policy), policy, 7), policy) for i in range(20)]
+    script = _OTHER_PROCESS.format(path=[p for p in sys.path if p], text=text)
+    there = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
+    assert json.loads(there) == here
+
+
+settings.register_profile("default", deadline=None, max_examples=60)
+settings.load_profile("default")
+
+
+def test_a_snapshot_of_another_fleet_is_not_accepted_silently():
+    policy = build(
+        [{"name": "b0", "tier": "edge", "region": "x", "protocol": "fake", "models": {"chat": {"task": "chat"}}}]
+    )
+    try:
+        decide(request(label=0), Snapshot((), (), ()), policy)
+    except IndexError:
+        return
+    raise AssertionError("a snapshot without the backend must not decide")
