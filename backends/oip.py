@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
-import msgspec
-
 from backends.calls import Answer, Call
 from backends.errors import BadAnswer, Failed
+from backends.jsonbody import NotJson, decode
 from backends.oip_codec import HEADER_LENGTH, WireError, decode_answer, encode_request
 from backends.remote import RemoteBackend
 from backends.tensors import DATATYPES, ModelMetadata, TensorSpec
@@ -40,21 +39,13 @@ class OipBackend(RemoteBackend):
         response = await self._request("GET", self._model_path(model))
         await self.refuse(response)
         try:
-            body = msgspec.json.decode(response.body)
+            body = decode(response.body)
             return ModelMetadata(
                 str(body.get("platform", "")),
                 tuple(_spec(item) for item in body["inputs"]),
                 tuple(_spec(item) for item in body["outputs"]),
             )
-        except (
-            msgspec.DecodeError,
-            UnicodeDecodeError,
-            RecursionError,
-            KeyError,
-            TypeError,
-            AttributeError,
-            ValueError,
-        ):
+        except (NotJson, KeyError, TypeError, AttributeError, ValueError):
             raise BadAnswer(f"{self.spec.name} answered with unreadable metadata") from None
 
     def _model_path(self, model: str) -> str:

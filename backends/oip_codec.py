@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from backends.jsonbody import NotJson, decode
 from backends.tensors import (
     DATATYPES,
     DTYPES,
@@ -97,20 +98,12 @@ def _split(body: bytes, header_length: int | None) -> tuple[dict[str, Any], memo
     if not 0 <= header_length <= len(view):
         raise WireError(f"{HEADER_LENGTH} is {header_length}, the body has {len(view)} bytes")
     try:
-        header = msgspec.json.decode(view[:header_length])
-    except RecursionError:
-        raise WireError("the JSON is nested too deep") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
-        raise WireError(f"the JSON part is not valid JSON{_byte_of(error)}") from None
+        header = decode(view[:header_length])
+    except NotJson as error:
+        raise WireError(f"the JSON part {error}") from None
     if not isinstance(header, dict):
         raise WireError("the JSON part must be an object")
     return header, view[header_length:]
-
-
-def _byte_of(error: Exception) -> str:
-    """The position that a JSON error names, without anything else of its message."""
-    _, found, tail = str(error).rpartition("(byte ")
-    return f" (at byte {tail.rstrip(')')})" if found else ""
 
 
 def _list(header: Mapping[str, Any], key: str, *, required: bool = True) -> list[Any]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
-
 from backends.errors import BackendError, Failed, Overloaded, RequestRejected, TimedOut, Unreachable
 from backends.errors import BadAnswer as BadAnswerError
 from backends.http import ConnectError, HttpClient, HttpError, HttpResponse, HttpTimeout, Timeouts, TlsFiles
+from backends.jsonbody import NotJson, decode
 from policies.schema import Backend as BackendSpec
 
 MAX_ERROR_BODY = 64 * 1024
@@ -97,8 +96,8 @@ class RemoteBackend:
 def _json_object(body: bytes) -> bytes | None:
     """The body when it is a JSON object, as an error answer of our protocols must be."""
     try:
-        return body if isinstance(msgspec.json.decode(body), dict) else None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return body if isinstance(decode(body), dict) else None
+    except NotJson:
         return None
 
 

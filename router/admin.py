@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from pydantic import ValidationError
 
+from backends.jsonbody import NotJson, decode
 from policies.decide import decide
 from policies.explain import as_dict, why
 from policies.schema import HttpRequest, RequestFacts
@@ -82,9 +83,9 @@ class AdminApp:
         """What would happen to a request now: the live policy, the live state, nothing sent."""
         service = self.service
         try:
-            fields = msgspec.json.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise bad_request("the body is not valid JSON") from None
+            fields = decode(body)
+        except NotJson as error:
+            raise bad_request(f"the body {error}") from None
         try:
             if isinstance(fields, dict) and "path" in fields:
                 http = HttpRequest.model_validate(fields)

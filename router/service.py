@@ -34,6 +34,8 @@ from router.wire.parsed import Parsed
 log = logging.getLogger("pointsman")
 
 RECENT_DECISIONS = 512
+PROBE_TIMEOUT_S = 5.0
+_FIRST_PROBES_S = 0.5  # timeout of the first probe, which start waits for, and pace until a backend has answered
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ class Service:
         if failed:
             await self.aclose()
             raise BackendError("\n".join(str(error) for error in failed))
-        await asyncio.gather(*(self._probe_once(i) for i in range(len(self.backends))))
+        await asyncio.gather(*(self._probe_once(i, _FIRST_PROBES_S) for i in range(len(self.backends))))
         self._probes = [asyncio.create_task(self._probe(i)) for i in range(len(self.backends))]
 
     async def aclose(self) -> None:
@@ -148,14 +150,18 @@ class Service:
     async def _probe(self, backend_index: int) -> None:
         while True:
             # Jitter, so that many routers do not knock on one backend in step.
-            await asyncio.sleep(self.settings.probe_interval_s * random.uniform(0.8, 1.2))
-            await self._probe_once(backend_index)
+            seen = self.state.backends[backend_index].health.seen
+            interval_s = (
+                self.settings.probe_interval_s if seen else min(_FIRST_PROBES_S, self.settings.probe_interval_s)
+            )
+            await asyncio.sleep(interval_s * random.uniform(0.8, 1.2))
+            await self._probe_once(backend_index, PROBE_TIMEOUT_S)
 
-    async def _probe_once(self, backend_index: int) -> None:
+    async def _probe_once(self, backend_index: int, timeout_s: float) -> None:
         name = self.state.backends[backend_index].name
         backend = self.backends[name]
         try:
-            async with asyncio.timeout(min(5.0, max(1.0, self.settings.probe_interval_s))):
+            async with asyncio.timeout(timeout_s):
                 await backend.probe()
             event = Event.PROBE_OK
         except (BackendError, TimeoutError) as error:

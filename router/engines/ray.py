@@ -154,13 +154,13 @@ def run(
 ) -> None:
     """Serve until SIGINT or SIGTERM, then take down what was started. Joins the cluster of RAY_ADDRESS if set."""
     stop = threading.Event()
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, lambda *_: stop.set())
+    _on_signals(stop)
     for port in (settings.port, settings.admin_port):  # a replica's failure would only be told after its retries
         bind(settings.host, port).close()
     try:
         progress("starting Ray")
         _start_ray()
+        _on_signals(stop)  # again: Ray installs handlers of its own when it starts, which abort on SIGTERM
         progress("starting the replicas")
         _deploy(configuration, paths, settings)
         if not stop.is_set():
@@ -169,12 +169,19 @@ def run(
     finally:
         progress("stopping the replicas")
         if ray.is_initialized():
-            serve.shutdown()
+            # Only what is ours: a cluster that was joined may serve other applications.
+            serve.delete(APPLICATION)
             ray.shutdown()
+
+
+def _on_signals(stop: threading.Event) -> None:
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, lambda *_: stop.set())
 
 
 def _start_ray() -> None:
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     if os.environ.get("RAY_ADDRESS"):
         ray.init(**quiet)
     else:

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from backends.jsonbody import NotJson, decode
 from policies.compile import CompiledPolicy
 from policies.estimate import DEFAULT_TOKENS_OUT, tokens
 from router.errors import ApiError, bad_request
@@ -49,15 +50,9 @@ def parse(path: str, body: bytes) -> Parsed:
 
 def _object(body: bytes) -> dict[str, Any]:
     try:
-        fields = msgspec.json.decode(body)
-    except RecursionError:
-        raise bad_request("the body is nested too deep") from None
-    except UnicodeDecodeError:
-        raise bad_request("the body is not valid UTF-8") from None
-    except msgspec.DecodeError as error:
-        _, found, tail = str(error).rpartition("(byte ")
-        where = f" (at byte {tail.rstrip(')')})" if found else ""
-        raise bad_request(f"the body is not valid JSON{where}") from None
+        fields = decode(body)
+    except NotJson as error:
+        raise bad_request(f"the body {error}") from None
     if not isinstance(fields, dict):
         raise bad_request("the body must be a JSON object")
     return fields
