@@ -47,6 +47,10 @@ class Result:
     lease: Lease
 
 
+class _DeadlinePassed(TimedOut):
+    """The request's time is up, not just the attempt's."""
+
+
 class Executor:
     def __init__(
         self, backends: dict[str, Backend], state: FleetState, metrics: Metrics, clock: Clock = time.monotonic
@@ -63,15 +67,21 @@ class Executor:
         Raises ApiError when no attempt answers, RequestRejected when a backend says the request itself is wrong.
         """
         errors: list[BackendError] = []
+        out_of_time = False
         for number, candidate in enumerate(decision.attempts, 1):
             remaining = deadline - self._clock()
             if remaining <= 0:
+                out_of_time = True
                 break
             try:
                 return await self._attempt(candidate, call, number, remaining)
+            except _DeadlinePassed as error:
+                errors.append(error)
+                out_of_time = True
+                break
             except BackendError as error:
                 errors.append(error)
-        raise _failed(errors, out_of_time=self._clock() >= deadline)
+        raise _failed(errors, out_of_time)
 
     async def _attempt(self, candidate: Candidate, call: Call, number: int, remaining: float) -> Result:
         target = candidate.target
@@ -90,7 +100,7 @@ class Executor:
         except TimeoutError:
             outcome = TimedOut.outcome
             self._state.observe(target.backend_index, Event.FAILURE, self._clock())
-            raise TimedOut(f"{target.backend}: no answer before the deadline") from None
+            raise _DeadlinePassed(f"{target.backend}: no answer before the deadline") from None
         except RequestRejected:
             outcome = RequestRejected.outcome
             raise
