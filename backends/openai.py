@@ -63,6 +63,8 @@ class OpenAIBackend(RemoteBackend):
     def _usage(self, path: str, body: bytes) -> Usage | None:
         """Tokens counted by the backend. Raises BadAnswer when the body is not an answer at all."""
         try:
+            if not body.isascii():
+                body.decode()  # the decoder below skips what it does not need, unread
             answer = (_embedded if path.endswith("/embeddings") else _generated).decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise BadAnswer(f"{self.spec.name} answered 200 with a body that is no answer") from None

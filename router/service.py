@@ -158,14 +158,18 @@ class Service:
             await self._probe_once(backend_index, PROBE_TIMEOUT_S)
 
     async def _probe_once(self, backend_index: int, timeout_s: float) -> None:
-        name = self.state.backends[backend_index].name
+        state = self.state.backends[backend_index]
+        name, before = state.name, state.health.probe_failures
         backend = self.backends[name]
         try:
             async with asyncio.timeout(timeout_s):
                 await backend.probe()
             event = Event.PROBE_OK
+            if before:
+                log.warning("probe of %s succeeds again", name)
         except (BackendError, TimeoutError) as error:
-            log.warning("probe of %s failed: %s", name, error or type(error).__name__)
+            if not before:  # once per outage, not once per probe
+                log.warning("probe of %s failed: %s", name, str(error) or type(error).__name__)
             event = Event.PROBE_FAILED
         except Exception:
             log.exception("probe of %s raised", name)

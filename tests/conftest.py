@@ -8,7 +8,7 @@ import json
 import textwrap
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +179,9 @@ class Reply:
 
 @pytest.fixture
 def start_router(tmp_path: Path) -> Iterator[Callable[..., Router]]:
-    """Starts routers from YAML text (apiVersion may be left out); all are stopped with the test."""
+    """Starts routers from YAML text (apiVersion may be left out); all are stopped with the test.
+
+    `files` is a folder whose files the configuration may name."""
     routers: list[Router] = []
 
     def start(
@@ -187,16 +189,46 @@ def start_router(tmp_path: Path) -> Iterator[Callable[..., Router]]:
         *,
         env: dict[str, str] | None = None,
         builders: Mapping[str, Builder] = BUILDERS,
-        folder: Path = tmp_path,
+        files: Path | None = None,
         **settings: Any,
     ) -> Router:
+        for artefact in files.iterdir() if files else ():
+            if not (tmp_path / artefact.name).exists():
+                (tmp_path / artefact.name).symlink_to(artefact)
         file = tmp_path / f"config{len(routers)}.yaml"
         file.write_text(textwrap.dedent(text).replace("kind: ", "apiVersion: pointsman/v1\nkind: "))
-        configuration = replace(load([file], env or {}), folder=folder)
-        router = Router(configuration, Settings(**settings), builders).start()
+        router = Router(load([file], env or {}), Settings(**settings), builders).start()
         routers.append(router)
         return router
 
     yield start
     for router in routers:
         router.stop()
+
+
+@pytest.fixture(scope="session")
+def onnx_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`double`: doubled = 2 * x (FP32 [batch, 2]); `echo`: strings out as they came; `nan`: always NaN."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    folder = tmp_path_factory.mktemp("models")
+
+    def save(name: str, node: Any, kind: int, shape: list[Any], outputs: str, initializers: Any = ()) -> None:
+        graph = helper.make_graph(
+            [node],
+            name,
+            [helper.make_tensor_value_info("x", kind, shape)],
+            [helper.make_tensor_value_info(outputs, kind, shape)],
+            list(initializers),
+        )
+        opset = helper.make_opsetid("", 17)
+        onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=8), folder / f"{name}.onnx")
+
+    two = helper.make_tensor("two", TensorProto.FLOAT, [1], [2.0])
+    zero = helper.make_tensor("zero", TensorProto.FLOAT, [1], [0.0])
+    shape = ["batch", 2]
+    save("double", helper.make_node("Mul", ["x", "two"], ["doubled"]), TensorProto.FLOAT, shape, "doubled", [two])
+    save("nan", helper.make_node("Div", ["x", "zero"], ["y"]), TensorProto.FLOAT, shape, "y", [zero])
+    save("echo", helper.make_node("Identity", ["x"], ["y"]), TensorProto.STRING, ["n"], "y")
+    return folder

@@ -3,36 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx
 import pytest
 import tritonclient.http as triton
-from onnx import TensorProto, helper
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    """`double`: doubled = 2 * x (FP32 [batch, 2]); `echo`: strings out as they came; `nan`: always NaN."""
-    folder = tmp_path_factory.mktemp("models")
-
-    def save(name, node, kind, shape, outputs, initializers=()):
-        graph = helper.make_graph(
-            [node],
-            name,
-            [helper.make_tensor_value_info("x", kind, shape)],
-            [helper.make_tensor_value_info(outputs, kind, shape)],
-            list(initializers),
-        )
-        opset = helper.make_opsetid("", 17)
-        onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=8), folder / f"{name}.onnx")
-
-    two = helper.make_tensor("two", TensorProto.FLOAT, [1], [2.0])
-    zero = helper.make_tensor("zero", TensorProto.FLOAT, [1], [0.0])
-    shape = ["batch", 2]
-    save("double", helper.make_node("Mul", ["x", "two"], ["doubled"]), TensorProto.FLOAT, shape, "doubled", [two])
-    save("nan", helper.make_node("Div", ["x", "zero"], ["y"]), TensorProto.FLOAT, shape, "y", [zero])
-    save("echo", helper.make_node("Identity", ["x"], ["y"]), TensorProto.STRING, ["n"], "y")
-    return folder
-
 
 CONFIG = """
 kind: Fleet
@@ -54,10 +26,8 @@ sensitivity:
 
 
 @pytest.fixture
-def router(start_router, models, tmp_path):
-    for file in models.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    return start_router(CONFIG, max_body_bytes=100_000)
+def router(start_router, onnx_models):
+    return start_router(CONFIG, files=onnx_models, max_body_bytes=100_000)
 
 
 @pytest.fixture
