@@ -65,6 +65,8 @@ M = TypeVar("M", bound=Model)
 
 def validate_as(document: Document, root: type[M]) -> tuple[M | None, list[Problem]]:
     """The document as the given model, or None and everything that is wrong with it."""
+    if not isinstance(document.data, dict):
+        return None, [document.problem((), f"must be a mapping, not {_describe(document.data)}")]
     model, problems, _ = _against(document, root)
     return model, problems
 

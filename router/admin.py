@@ -13,7 +13,7 @@ from policies.decide import decide
 from policies.explain import as_dict, why
 from policies.schema import HttpRequest, RequestFacts
 from router.asgi import ClientGone, Receive, Scope, Send, read_body, respond
-from router.errors import ApiError, bad_request
+from router.errors import ApiError, as_api_error, bad_request
 from router.metrics import CONTENT_TYPE
 from router.requests import from_facts, from_http
 from router.service import Decided, Service
@@ -39,8 +39,9 @@ class AdminApp:
             await respond(send, status, msgspec.json.encode(content), _JSON)
         except ClientGone:
             return
-        except ApiError as error:
-            await respond(send, error.status, render_error(error), (*_JSON, *error.headers))
+        except Exception as error:
+            failure = as_api_error(error)
+            await respond(send, failure.status, render_error(failure), (*_JSON, *failure.headers))
 
     async def _content(self, scope: Scope, receive: Receive) -> tuple[int, Any]:
         service = self.service

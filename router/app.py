@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import time
-import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +10,7 @@ from typing import Any
 import msgspec
 
 from backends.calls import Call
-from backends.errors import BackendError, RequestRejected
+from backends.errors import BackendError
 from policies.types import RefusalCode
 from router.asgi import (
     ClientGone,
@@ -26,14 +24,12 @@ from router.asgi import (
     respond,
     send_chunk,
 )
-from router.errors import ApiError
+from router.errors import ApiError, as_api_error
 from router.execute import Result
 from router.hints import parse_hints
 from router.service import Decided, Service
 from router.wire import oip, openai
 from router.wire.parsed import Parsed
-
-log = logging.getLogger("pointsman")
 
 JSON = ("content-type", "application/json")
 _OUTCOMES: dict[str, str] = {
@@ -94,7 +90,7 @@ class DataApp:
         except ClientGone:
             outcome = "cancelled"
         except Exception as error:
-            failure = _as_api_error(error)
+            failure = as_api_error(error)
             outcome = _OUTCOMES.get(failure.code, "client_error")
             if exchange.began:
                 outcome = "stream_broken"
@@ -270,23 +266,8 @@ class DataApp:
             body = msgspec.json.encode(content)
             await respond(send, status, b"" if method == "HEAD" else body, (JSON,))
         except Exception as error:
-            failure = _as_api_error(error)
+            failure = as_api_error(error)
             await respond(send, failure.status, render_error(failure), (JSON, *failure.headers))
-
-
-def _as_api_error(error: Exception) -> ApiError:
-    match error:
-        case ApiError():
-            return error
-        case RequestRejected():
-            return ApiError("bad_request", str(error), status=error.status, body=error.body)
-        case BackendError():
-            return ApiError("upstream_error", str(error))
-        case _:
-            # Where it happened, without the error's message: that can hold what was being worked on.
-            trace = "".join(traceback.format_tb(error.__traceback__))
-            log.error("internal error: %s\n%s", type(error).__name__, trace)
-            return ApiError("internal_error", "the router failed on this request", "see the router's log")
 
 
 def _not_allowed(method: str) -> ApiError:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import traceback
+
+from backends.errors import BackendError, RequestRejected
 from policies.types import Refusal, RefusalCode
+
+log = logging.getLogger("pointsman")
 
 STATUS: dict[str, int] = {
     RefusalCode.MODEL_NOT_FOUND: 404,
@@ -57,3 +63,19 @@ class ApiError(Exception):
 
 def bad_request(message: str, hint: str = "", *, param: str | None = None) -> ApiError:
     return ApiError("bad_request", message, hint, param=param)
+
+
+def as_api_error(error: Exception) -> ApiError:
+    """What the client is told of `error`. One that nobody expected is logged here."""
+    match error:
+        case ApiError():
+            return error
+        case RequestRejected():
+            return ApiError("bad_request", str(error), status=error.status, body=error.body)
+        case BackendError():
+            return ApiError("upstream_error", str(error))
+        case _:
+            # Where it happened, without the error's message: that can hold what was being worked on.
+            trace = "".join(traceback.format_tb(error.__traceback__))
+            log.error("internal error: %s\n%s", type(error).__name__, trace)
+            return ApiError("internal_error", "the router failed on this request", "see the router's log")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from router import __version__
 
@@ -48,7 +49,7 @@ def _serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser.add_argument("--admin-port", type=_port, default=8001, help="admin API (default: 8001)")
     parser.add_argument("--max-body", type=_size, default="32MiB", metavar="SIZE", help="default: 32MiB")
     parser.add_argument(
-        "--deadline", type=_seconds, default=60.0, metavar="SECONDS", help="for requests that give none (default: 60)"
+        "--deadline", type=_duration, default=60.0, metavar="SECONDS", help="for requests that give none (default: 60)"
     )
     parser.add_argument("--replicas", type=_count, default=1, help="router processes on this node (engine ray)")
     parser.add_argument("--seed", type=int, default=0, help="of the draws that break ties (default: 0)")
@@ -74,7 +75,7 @@ def _explain(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     _configuration(parser)
     parser.add_argument("--request", metavar="FILE", help="YAML or JSON: facts, or path, headers and body; - for stdin")
-    facts = parser.add_argument_group("facts of the request, instead of a file or over it")
+    facts = parser.add_argument_group("facts of the request, instead of a file or over a file of facts")
     facts.add_argument("--model")
     facts.add_argument("--task")
     facts.add_argument("--tenant")
@@ -82,7 +83,7 @@ def _explain(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     facts.add_argument("--usage")
     facts.add_argument("--tokens-in", type=_count0)
     facts.add_argument("--tokens-out", type=_count0)
-    facts.add_argument("--deadline-ms", type=_seconds)
+    facts.add_argument("--deadline-ms", type=_duration)
     facts.add_argument("--stream", action="store_true", default=None)
     facts.add_argument("--no-fallback", action="store_true", default=None)
     parser.add_argument("--down", action="append", default=[], metavar="BACKEND", help="as if it were unavailable")
@@ -112,37 +113,38 @@ def _run_explain(arguments: argparse.Namespace) -> int:
 # --- argument types -----------------------------------------------------------------------------------------------
 
 
-def _port(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= 65535:
-        raise argparse.ArgumentTypeError("a port is a number from 1 to 65535")
+def _number(text: str, low: float, high: float, what: str, kind: Callable[[str], Any] = int) -> Any:
+    try:
+        number = kind(text)
+    except ValueError:
+        number = None
+    if number is None or not low <= number <= high:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
     return number
+
+
+def _port(text: str) -> int:
+    port: int = _number(text, 1, 65535, "a port from 1 to 65535")
+    return port
 
 
 def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number
+    count: int = _number(text, 1, 1e6, "a number from 1")
+    return count
 
 
 def _count0(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError("must not be negative")
-    return number
+    count: int = _number(text, 0, 1e12, "a number from 0")
+    return count
 
 
-def _seconds(text: str) -> float:
-    number = float(text)
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError("must be a number over 0")
-    return number
+def _duration(text: str) -> float:
+    duration: float = _number(text, 1e-6, 1e9, "a number over 0", float)
+    return duration
 
 
 def _size(text: str) -> int:
-    units = {"KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "B": 1}
-    for unit, factor in units.items():
-        if text.endswith(unit):
-            return int(float(text.removesuffix(unit)) * factor)
-    return int(text)
+    units = {"KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "B": 1, "": 1}
+    unit = next(unit for unit in units if text.endswith(unit))
+    size: float = _number(text.removesuffix(unit), 1e-3, 1e12, "a size such as 500KiB or 32MiB", float)
+    return int(size * units[unit])

@@ -18,7 +18,7 @@ from policies.source import Document, parse
 from policies.types import Request, Snapshot
 from policies.validate import validate_as
 from router.configuration import read, yaml_files
-from router.errors import ApiError
+from router.errors import ApiError, bad_request
 from router.requests import from_facts, from_http
 from router.settings import Settings
 
@@ -37,6 +37,9 @@ _FACTS = (
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.request is None and arguments.model is None:
+        print("pointsman explain: which request? give --model (and --label, …), or --request FILE", file=sys.stderr)
+        return 2
     try:
         policy = _policy([Path(path) for path in arguments.paths])
         request = _request(arguments, policy)
@@ -94,6 +97,9 @@ def _request(arguments: argparse.Namespace, policy: CompiledPolicy) -> Request:
         http, problems = validate_as(document, HttpRequest)
         if http is None:
             raise ConfigurationError(problems)
+        if given:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise bad_request(f"{flags} cannot change a request of path, headers and body", "change the file")
         return from_http(http, policy, Settings().max_body_bytes)
     if isinstance(data, dict):
         document = Document(document.file, {**data, **given}, document.keys, document.values)

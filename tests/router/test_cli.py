@@ -1,0 +1,267 @@
+"""The `pointsman` command, as a person and as a script would use it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+from conftest import ROOT, THREE_TIERS
+
+from router.cli import main
+
+POLICY = """
+kind: Policy
+constraints:
+  - {name: commercial, match: {usage: commercial}, require: {licence.commercial_use: true}}
+rules:
+  - {name: cheap, match: {task: chat}, objective: {cost: {weight: 1}, quality: {weight: 1}}}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    def write(name, text):
+        (tmp_path / name).write_text(text.replace("kind: ", "apiVersion: pointsman/v1\nkind: "))
+
+    write("fleet.yaml", THREE_TIERS)
+    write("policy.yaml", POLICY)
+    return tmp_path
+
+
+def run(capsys, *arguments):
+    try:
+        status = main([str(argument) for argument in arguments])
+    except SystemExit as error:
+        status = error.code
+    out, err = capsys.readouterr()
+    assert "Traceback" not in out + err
+    return status, out, err
+
+
+# --- check --------------------------------------------------------------------------------------------------------
+
+
+def test_check_of_a_good_folder(folder, capsys):
+    assert run(capsys, "check", folder) == (0, "", "2 file(s) checked: good\n")
+
+
+def test_check_as_json(folder, capsys):
+    (folder / "policy.yaml").write_text("apiVersion: pointsman/v1\nkind: Policy\nrulez: []\n")
+    status, out, _ = run(capsys, "check", folder, "--json")
+    found = json.loads(out)
+    assert status == 1
+    assert (found["files"], found["errors"]) == (2, 1)
+    problem = found["problems"][0]
+    assert (problem["line"], problem["column"], problem["severity"]) == (3, 1, "error")
+    assert "rules" in problem["hint"]
+
+
+def test_check_of_files_that_are_not_there(tmp_path, capsys):
+    status, out, _ = run(capsys, "check", tmp_path / "none.yaml")
+    assert status == 1
+    assert "No such file" in out
+    status, _, err = run(capsys, "check", tmp_path)
+    assert status == 2
+    assert "no YAML files" in err
+
+
+def test_check_leaves_out_the_tests_of_policies(folder, capsys):
+    (folder / "policy_test.yaml").write_text("this: is something else\n")
+    assert run(capsys, "check", folder)[0] == 0
+
+
+# --- explain ------------------------------------------------------------------------------------------------------
+
+
+def explained(capsys, *arguments):
+    status, out, err = run(capsys, "explain", *arguments, "--json")
+    assert (status, err) == (0, "")
+    return json.loads(out)
+
+
+def test_explain_shows_every_backend_with_its_score_term_by_term_or_its_rejection(folder, capsys):
+    found = explained(capsys, folder, "--model", "chat", "--label", "confidential", "--usage", "commercial")
+    assert found["backend"] == "edge"
+    assert found["rule"] == "cheap"
+    assert found["constraints"] == ["commercial"]
+    candidate = found["candidates"][0]
+    assert [term["scorer"] for term in candidate["terms"]] == ["cost", "quality"]
+    assert candidate["score"] == pytest.approx(sum(t["weight"] * t["value"] for t in candidate["terms"]), abs=1e-5)
+    rejected = {entry["backend"]: [by["filter"] for by in entry["by"]] for entry in found["rejected"]}
+    assert rejected == {"onprem": ["constraint"], "cloud": ["clearance", "constraint"]}
+
+
+def test_explain_for_a_person_says_the_same(folder, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    _, out, _ = run(capsys, "explain", folder, "--model", "chat", "--label", "confidential", "--usage", "commercial")
+    for part in ("constraints  commercial", "rule         cheap", "goes to      edge (edge)", "0.50 x 0.300 quality",
+                 "label confidential is above its clearance public", "licence.commercial_use is false"):  # fmt: skip
+        assert part in out
+
+
+def test_explain_a_refusal(folder, capsys):
+    found = explained(capsys, folder, "--model", "chat", "--label", "restricted", "--down", "edge")
+    assert found["backend"] is None
+    assert found["refusal"]["code"] == "backends_unavailable"
+    found = explained(capsys, folder, "--model", "chatt")
+    assert found["refusal"]["code"] == "model_not_found"
+
+
+def test_explain_reads_facts_from_a_file_and_flags_go_over_them(folder, capsys):
+    file = folder.parent / "request.yaml"
+    file.write_text("model: chat\nlabel: restricted\ntokens_in: 10\n")
+    assert explained(capsys, folder, "--request", file)["label"] == "restricted"
+    assert explained(capsys, folder, "--request", file, "--label", "public")["label"] == "public"
+
+
+def test_explain_reads_a_request_as_a_client_would_send_it(folder, capsys, monkeypatch, tmp_path):
+    policy = folder / "policy.yaml"
+    detectors = "sensitivity: {detectors: [{use: keywords, words: [社外秘], label: restricted}]}"
+    policy.write_text(f"{policy.read_text()}\n{detectors}\n")
+    request = {
+        "path": "/v1/chat/completions",
+        "headers": {"x-usage": "audit"},
+        "body": {"model": "chat", "messages": [{"role": "user", "content": "これは社外秘です"}]},
+    }
+    file = tmp_path.parent / "http.json"
+    file.write_text(json.dumps(request))
+    assert explained(capsys, folder, "--request", file)["label"] == "restricted"
+    status, _, err = run(capsys, "explain", folder, "--request", file, "--label", "public")
+    assert status == 1
+    assert "--label cannot change" in err
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("model: chat\nlabl: public\n", "request.yaml:2:1: error: unknown field 'labl'"),
+        ("[1]", "request.yaml:1:1"),
+        ("path: /v1/nothing\nbody: {}\n", "no inference path '/v1/nothing'"),
+        ("path: /v1/chat/completions\nbody: {}\n", "model"),
+        ("path: /v1/chat/completions\n", "'body' is missing"),
+        ("model: chat\nlabel: secret\n", "unknown sensitivity level 'secret'"),
+        ("a: [", "request.yaml:"),
+    ],
+)
+def test_explain_of_a_request_that_is_wrong(folder, tmp_path, capsys, text, says):
+    file = tmp_path.parent / "request.yaml"
+    file.write_text(text)
+    status, _, err = run(capsys, "explain", folder, "--request", file)
+    assert status == 1
+    assert says in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [], ["explain"], ["serve"], ["explain", "."], ["explain", ".", "--model", "x", "--tokens-in", "-1"],
+        ["serve", ".", "--port", "0"], ["serve", ".", "--port", "x"], ["serve", ".", "--max-body", "3XB"],
+        ["serve", ".", "--deadline", "nan"], ["serve", ".", "--engine", "k8s"], ["unknown"],
+    ],
+)  # fmt: skip
+def test_misuse_is_status_2_with_a_readable_reason(capsys, arguments):
+    status, _, err = run(capsys, *arguments)
+    assert status == 2
+    assert "pointsman" in err
+    assert "_port" not in err
+
+
+def test_an_unknown_backend_to_take_down(folder, capsys):
+    status, _, err = run(capsys, "explain", folder, "--model", "chat", "--down", "clod")
+    assert status == 2
+    assert "did you mean 'cloud'" in err
+
+
+# --- serve --------------------------------------------------------------------------------------------------------
+
+
+def free_ports(count):
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [sock.getsockname()[1] for sock in sockets]
+    for sock in sockets:
+        sock.close()
+    return ports
+
+
+BROKEN = """apiVersion: pointsman/v1
+kind: Fleet
+backends:
+  - name: plant
+    tier: edge
+    region: jp
+    protocol: onnx
+    models: {a: {task: x, artifact: missing.onnx}}
+  - name: cloud
+    tier: cloud
+    region: us
+    protocol: openai
+    url: http://127.0.0.1:9
+    api_key: {env: POINTSMAN_TEST_NOT_SET}
+    tls: {ca_file: missing.pem}
+    models: {b: {task: chat}}
+"""
+
+
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_serve_refuses_to_start_and_lists_every_reason(tmp_path, capsys, engine):
+    (tmp_path / "fleet.yaml").write_text(BROKEN)
+    (tmp_path / "policy.yaml").write_text("apiVersion: pointsman/v1\nkind: Policy\nrulez: []\n")
+    status, out, err = run(capsys, "serve", tmp_path, "--engine", engine)
+    assert (status, out) == (1, "")
+    for reason in (
+        "fleet.yaml:8:", "no file missing.onnx", "the environment variable POINTSMAN_TEST_NOT_SET is not set",
+        "no file missing.pem", "policy.yaml:3:1: error: unknown field 'rulez'", "4 problem(s)",
+    ):  # fmt: skip
+        assert reason in err
+
+
+def test_serve_refuses_an_artefact_that_is_not_a_model(tmp_path, capsys):
+    (tmp_path / "fleet.yaml").write_text(BROKEN.split("  - name: cloud")[0])
+    (tmp_path / "missing.onnx").write_bytes(b"this is no model")
+    status, _, err = run(capsys, "serve", tmp_path, "--engine", "local", "--port", free_ports(1)[0])
+    assert status == 1
+    assert "plant" in err
+    assert "missing.onnx" in err
+
+
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_serve_says_which_port_is_taken(folder, capsys, engine):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        status, _, err = run(capsys, "serve", folder, "--engine", engine, "--port", port)
+    assert status == 1
+    assert f"port {port} on 127.0.0.1 is in use" in err
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_serve_answers_until_told_to_stop_and_then_ends_well(folder, signum):
+    port, admin = free_ports(2)
+    command = [sys.executable, "-m", "router", "serve", str(folder), "--engine", "local"]
+    process = subprocess.Popen(
+        [*command, "--port", str(port), "--admin-port", str(admin)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=dict(os.environ),
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        assert "pointsman is ready (local engine" in process.stdout.readline()
+        with urllib.request.urlopen(f"http://127.0.0.1:{admin}/readyz", timeout=5) as reply:
+            assert json.load(reply)["ready"] is True
+        process.send_signal(signum)
+        _, err = process.communicate(timeout=20)
+        assert process.returncode == 0
+        assert "Traceback" not in err
+    finally:
+        process.kill()
+
+
+def test_serve_warns_before_it_listens_beyond_this_machine(folder, capsys):
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        port = taken.getsockname()[1]
+        _, _, err = run(capsys, "serve", folder, "--engine", "local", "--host", "0.0.0.0", "--port", port)
+    assert "no API keys exist" in err
