@@ -4,10 +4,28 @@ from __future__ import annotations
 
 import urllib.parse
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
+from policies.calendar import DAYS, Zones, days
 from policies.errors import Problem, did_you_mean
-from policies.match import is_pattern
-from policies.schema import Backend, BackendModel, Fleet, Match, Objective, Policy, Rule
+from policies.match import NUMBER_FIELDS
+from policies.quotas import budget_name, limit_name
+from policies.schema import (
+    Backend,
+    BackendModel,
+    Budget,
+    EntityCondition,
+    Fleet,
+    Match,
+    Objective,
+    Pii,
+    Policy,
+    RateLimit,
+    Rule,
+    TimeWindow,
+)
+from policies.sensitivity.detectors import BUILDERS
+from policies.sensitivity.entities import ALIASES, ENTITIES, canonical
 from policies.source import Document, Path
 
 IN_PROCESS = ("onnx", "torch")
@@ -16,7 +34,7 @@ DEFAULT_RULE = "default"
 ATTRIBUTES = (
     "name", "tier", "region", "zone", "protocol", "quality", "context_tokens", "licence.spdx",
     "licence.commercial_use", "price.per_request", "price.input_per_mtok", "price.output_per_mtok",
-    "carbon.zone", "carbon.g_per_kwh",
+    "carbon.zone", "carbon.g_per_kwh", "retention.days", "retention.training",
 )  # fmt: skip
 """What `require` may ask for, besides `labels.<your own>`."""
 
@@ -89,7 +107,7 @@ def _check_model(model: BackendModel, protocol: str, document: Document, path: P
         yield document.problem((*path, "artifact"), f"protocol {protocol} loads no artifact", "remove it", key=True)
 
 
-def check_policy(policy: Policy, document: Document) -> Iterator[Problem]:
+def check_policy(policy: Policy, document: Document, zones: Zones) -> Iterator[Problem]:
     levels = policy.sensitivity.levels
     where: Path = ("sensitivity", "levels")
     for i, level in enumerate(levels):
@@ -97,10 +115,20 @@ def check_policy(policy: Policy, document: Document) -> Iterator[Problem]:
             yield document.problem((*where, i), f"level '{level}' stands twice", "each level has one place")
     yield from _level(document, ("sensitivity", "default"), policy.sensitivity.default, levels)
     for i, detector in enumerate(policy.sensitivity.detectors):
-        yield from _level(document, ("sensitivity", "detectors", i, "label"), detector.label, levels)
+        path: Path = ("sensitivity", "detectors", i)
+        yield from _level(document, (*path, "label"), detector.label, levels)
+        if detector.use not in BUILDERS:
+            yield document.problem((*path, "use"), f"this version has no detector '{detector.use}'")
+        if isinstance(detector, Pii):
+            yield from _entities(document, (*path, "entities"), detector.entities)
+    check = MatchCheck(document, policy, zones)
+    for i, floor in enumerate(policy.sensitivity.floors):
+        path = ("sensitivity", "floors", i)
+        yield from check.floor(floor.match, (*path, "match"))
+        yield from _level(document, (*path, "label"), floor.label, levels)
     yield from _duplicates(document, "constraint", "constraints", [c.name for c in policy.constraints])
     for i, constraint in enumerate(policy.constraints):
-        yield from _check_match(constraint.match, document, ("constraints", i, "match"), levels)
+        yield from check.match(constraint.match, ("constraints", i, "match"))
         for name in constraint.require:
             if name not in ATTRIBUTES and not (name.startswith("labels.") and len(name) > len("labels.")):
                 yield document.problem(
@@ -111,18 +139,38 @@ def check_policy(policy: Policy, document: Document) -> Iterator[Problem]:
                 )
     yield from _duplicates(document, "rule", "rules", [r.name for r in policy.rules])
     for i, rule in enumerate(policy.rules):
-        yield from _check_rule(rule, document, ("rules", i), levels)
+        yield from check.match(rule.match, ("rules", i, "match"))
+        yield from _check_rule(rule, document, ("rules", i))
+    yield from _check_quotas(policy, document, check)
 
 
-def _check_rule(rule: Rule, document: Document, path: Path, levels: Sequence[str]) -> Iterator[Problem]:
+def _check_quotas(policy: Policy, document: Document, check: MatchCheck) -> Iterator[Problem]:
+    names: list[str] = []
+    quotas: list[tuple[str, int, Budget | RateLimit, str]] = []
+    quotas += [("budgets", i, budget, budget_name(budget, i)) for i, budget in enumerate(policy.budgets)]
+    quotas += [("limits", i, limit, limit_name(limit, i)) for i, limit in enumerate(policy.limits)]
+    for kind, i, quota, name in quotas:
+        path: Path = (kind, i)
+        yield from check.match(quota.match, (*path, "match"))
+        if name in names:
+            yield document.problem((*path, "name"), f"a second budget or limit named '{name}'", "rename one of them")
+        names.append(name)
+        if isinstance(quota, Budget) and (quota.usd is None) == (quota.tokens is None):
+            yield document.problem(path, "a budget takes exactly one of 'usd' and 'tokens'")
+        if isinstance(quota, RateLimit) and quota.requests is None and quota.tokens is None:
+            yield document.problem(path, "a limit takes 'requests', 'tokens' or both", "add `requests: …`")
+
+
+def _check_rule(rule: Rule, document: Document, path: Path) -> Iterator[Problem]:
     if rule.name == DEFAULT_RULE and rule.match != Match():
         yield document.problem(
             (*path, "name"),
             f"'{DEFAULT_RULE}' names what happens when no rule matches, and this rule has a match",
             "give the rule another name",
         )
-    yield from _check_match(rule.match, document, (*path, "match"), levels)
     terms = [getattr(rule.objective, name) for name in Objective.model_fields]
+    if rule.slo is not None and rule.slo.latency_ms is None and rule.slo.ttft_ms is None:
+        yield document.problem((*path, "slo"), "an objective of latency takes 'latency_ms', 'ttft_ms' or both")
     if not any(term is not None and term.weight > 0 for term in terms):
         yield document.problem(
             (*path, "objective"),
@@ -131,32 +179,11 @@ def _check_rule(rule: Rule, document: Document, path: Path, levels: Sequence[str
         )
 
 
-def _check_match(match: Match, document: Document, path: Path, levels: Sequence[str]) -> Iterator[Problem]:
-    label = match.label
-    if isinstance(label, str):
-        yield from _level(document, (*path, "label"), label, levels)
-    elif isinstance(label, list):
-        for i, level in enumerate(label):
-            yield from _level(document, (*path, "label", i), level, levels)
-    elif label is not None:
-        for bound in ("gte", "lte"):
-            if getattr(label, bound) is not None:
-                yield from _level(document, (*path, "label", bound), getattr(label, bound), levels)
-        if label.gte in levels and label.lte in levels and levels.index(label.gte) > levels.index(label.lte):
-            yield document.problem((*path, "label"), f"no level is between {label.gte} and {label.lte}")
-    for name in ("tokens_in", "body_bytes", "deadline_ms"):
-        bounds = getattr(match, name)
-        if bounds is None or isinstance(bounds, int | float):
-            continue
-        low = max((b for b in (bounds.gte, bounds.gt) if b is not None), default=float("-inf"))
-        high = min((b for b in (bounds.lte, bounds.lt) if b is not None), default=float("inf"))
-        if low > high:
-            yield document.problem((*path, name), f"no number is between {low:g} and {high:g}")
-    for name in ("any", "all"):
-        for i, part in enumerate(getattr(match, name) or ()):
-            yield from _check_match(part, document, (*path, name, i), levels)
-    if match.not_ is not None:
-        yield from _check_match(match.not_, document, (*path, "not"), levels)
+def _entities(document: Document, path: Path, names: Sequence[str] | None) -> Iterator[Problem]:
+    for i, name in enumerate(names or ()):
+        if canonical(name) not in ENTITIES:
+            hint = did_you_mean(name, (*ENTITIES, *ALIASES))
+            yield document.problem((*path, i), f"no detector finds entities of type '{name}'", hint)
 
 
 def _level(document: Document, path: Path, level: str, levels: Sequence[str]) -> Iterator[Problem]:
@@ -171,18 +198,98 @@ def check_clearances(fleet: Fleet, document: Document, policy: Policy) -> Iterat
             yield from _level(document, path, backend.clearance, policy.sensitivity.levels)
 
 
-def check_together(fleet: Fleet, policy: Policy, document: Document) -> Iterator[Problem]:
-    """What is probably a mistake, seen only with the fleet and the policy side by side."""
-    models = {name for backend in fleet.backends for name in backend.models}
-    matches = [(("constraints", i, "match"), c.match) for i, c in enumerate(policy.constraints)]
-    matches += [(("rules", i, "match"), r.match) for i, r in enumerate(policy.rules)]
-    for path, match in matches:
-        names = match.model if isinstance(match.model, list) else [match.model]
-        for name in names:
-            if isinstance(name, str) and not is_pattern(name) and name not in models:
-                yield document.problem(
-                    (*path, "model"),
-                    f"no backend serves a model named '{name}', so this matches nothing",
-                    did_you_mean(name, models),
-                    severity="warning",
+def check_names(fleet: Fleet, policy: Policy, document: Document) -> Iterator[Problem]:
+    """Backends that the policy names must be in the fleet."""
+    names = [backend.name for backend in fleet.backends]
+    for i, rule in enumerate(policy.rules):
+        named: list[tuple[Path, str]] = []
+        if rule.split is not None:
+            named += [(("rules", i, "split", "weights", name), name) for name in rule.split.weights]
+        if rule.shadow is not None:
+            named.append((("rules", i, "shadow", "backend"), rule.shadow.backend))
+        for path, name in named:
+            if name not in names:
+                yield document.problem(path, f"the fleet has no backend '{name}'", did_you_mean(name, names), key=True)
+
+
+@dataclass(frozen=True, slots=True)
+class MatchCheck:
+    """Checks the conditions of one policy."""
+
+    document: Document
+    policy: Policy
+    zones: Zones
+
+    def floor(self, match: Match, path: Path) -> Iterator[Problem]:
+        """A floor is part of what makes the label, so it cannot ask for what comes of it."""
+        for name in ("label", "entities"):
+            if getattr(match, name) is not None:
+                yield self.document.problem(
+                    (*path, name), f"a floor cannot ask for '{name}': it is asked before that is known", key=True
                 )
+        yield from self.match(match, path)
+
+    def match(self, match: Match, path: Path) -> Iterator[Problem]:
+        yield from self._label(match, path)
+        yield from self._numbers(match, path)
+        if match.entities is not None:
+            for name in EntityCondition.model_fields:
+                yield from _entities(self.document, (*path, "entities", name), getattr(match.entities, name))
+        for name in match.headers or ():
+            if name not in self.policy.headers:
+                yield self.document.problem(
+                    (*path, "headers", name),
+                    f"the header '{name}' is not one that the policy allows",
+                    f"write it, in lower case, into the policy's list `headers: [{name.lower()}]`",
+                    key=True,
+                )
+        if match.time is not None:
+            yield from self._time(match.time, (*path, "time"))
+        for name in ("any", "all"):
+            for i, part in enumerate(getattr(match, name) or ()):
+                yield from self.match(part, (*path, name, i))
+        if match.not_ is not None:
+            yield from self.match(match.not_, (*path, "not"))
+
+    def _label(self, match: Match, path: Path) -> Iterator[Problem]:
+        label, levels, document = match.label, self.policy.sensitivity.levels, self.document
+        path = (*path, "label")
+        if isinstance(label, str):
+            yield from _level(document, path, label, levels)
+        elif isinstance(label, list):
+            for i, level in enumerate(label):
+                yield from _level(document, (*path, i), level, levels)
+        elif label is not None:
+            for bound in ("gte", "lte"):
+                if getattr(label, bound) is not None:
+                    yield from _level(document, (*path, bound), getattr(label, bound), levels)
+            for level in [label.not_] if isinstance(label.not_, str) else label.not_ or ():
+                yield from _level(document, (*path, "not"), level, levels)
+            if label.gte in levels and label.lte in levels and levels.index(label.gte) > levels.index(label.lte):
+                yield document.problem(path, f"no level is between {label.gte} and {label.lte}")
+
+    def _numbers(self, match: Match, path: Path) -> Iterator[Problem]:
+        for name in NUMBER_FIELDS:
+            bounds = getattr(match, name)
+            if bounds is None or isinstance(bounds, int | float):
+                continue
+            low = max((b for b in (bounds.gte, bounds.gt) if b is not None), default=float("-inf"))
+            high = min((b for b in (bounds.lte, bounds.lt) if b is not None), default=float("inf"))
+            if low > high:
+                yield self.document.problem((*path, name), f"no number is between {low:g} and {high:g}")
+
+    def _time(self, window: TimeWindow, path: Path) -> Iterator[Problem]:
+        if window.between is None and window.days is None:
+            yield self.document.problem(path, "a window of time takes 'between', 'days' or both")
+        if window.between is not None and len(set(window.between.split("-"))) == 1:
+            yield self.document.problem((*path, "between"), "the window begins when it ends, so it is never open")
+        try:
+            days(window.days or ())
+        except ValueError as error:
+            yield self.document.problem((*path, "days"), f"'{error}' is no day", f"write {', '.join(DAYS)} or mon-fri")
+        try:
+            self.zones(window.zone)
+        except (KeyError, ValueError, OSError):
+            yield self.document.problem(
+                (*path, "zone"), f"no time zone '{window.zone}'", "write an IANA name such as Asia/Tokyo, or UTC"
+            )

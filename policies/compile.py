@@ -11,24 +11,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from policies.checks import DEFAULT_RULE, check_clearances, check_fleet, check_policy, check_together
+from policies.calendar import Zones, utc_only
+from policies.checks import DEFAULT_RULE, check_clearances, check_fleet, check_names, check_policy
 from policies.errors import ConfigurationError, Problem
-from policies.match import CompiledMatch, attribute_test, compile_match
-from policies.schema import Backend, BackendModel, Fallback, Fleet, Policy, Rule, Slo
+from policies.match import CompiledMatch, MatchCompiler, attribute_test
+from policies.quotas import Quota, compile_quotas
+from policies.schema import Constraint, Fallback, Fleet, Policy, Rule, Shadow, Slo, Split, Strategy
 from policies.scorers import Scorer, compile_objective
 from policies.sensitivity.detectors import Detector, build_detectors
 from policies.source import Document
+from policies.targets import build_targets
 from policies.types import Rejection, Request, Target
 from policies.validate import validate
 
-WIRES: Mapping[str, tuple[str, ...]] = {
-    "openai": ("openai",),
-    "oip": ("oip",),
-    "onnx": ("oip",),
-    "torch": ("oip",),
-    "fake": ("openai", "oip"),
-}
-"""Which wires a backend of each protocol can answer."""
 MAX_PLANS = 4096
 
 
@@ -37,6 +32,7 @@ class CompiledConstraint:
     name: str
     matches: CompiledMatch = field(repr=False)
     violations: Mapping[int, str] = field(repr=False)  # target index -> why it may not
+    notice: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +42,18 @@ class CompiledRule:
     objective: tuple[tuple[str, float], ...]
     scorers: tuple[Scorer, ...] = field(repr=False)
     slo: Slo | None
+    transform: str | None
+    strategy: Strategy | None
+    split: Split | None
+    shadow: Shadow | None
     fallback: Fallback
+    notice: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledFloor:
+    matches: CompiledMatch = field(repr=False)
+    label: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +62,7 @@ class Plan:
 
     rules: tuple[CompiledRule, ...]  # up to and with the first one that is sure to match
     constraints: tuple[CompiledConstraint, ...]
+    quotas: tuple[Quota, ...]
     targets: tuple[Target, ...]  # the ones that serve the model
     rejections: tuple[Rejection, ...]  # why the other backends do not
 
@@ -71,6 +79,10 @@ class CompiledPolicy:
     targets: tuple[Target, ...] = field(repr=False)
     constraints: tuple[CompiledConstraint, ...] = field(repr=False)
     rules: tuple[CompiledRule, ...] = field(repr=False)
+    quotas: tuple[Quota, ...] = field(repr=False)
+    floors: tuple[CompiledFloor, ...] = field(repr=False)
+    headers: frozenset[str]  # names of the request headers that may be matched
+    source: Policy = field(repr=False)
     plans: dict[tuple[str, str, str, str], Plan] = field(repr=False, compare=False)  # memo of `plan`
 
     @property
@@ -83,6 +95,10 @@ class CompiledPolicy:
             return self.levels.index(level)
         except ValueError:
             raise KeyError(level) from None
+
+    def floor(self, request: Request, now: float) -> int:
+        """The least label of such a request, whatever is found in it: the default and every floor that matches."""
+        return max([self.default_label, *(f.label for f in self.floors if f.matches(request, now))])
 
     def plan(self, request: Request) -> Plan:
         """The rules, constraints and targets that can matter to requests like this one.
@@ -108,14 +124,18 @@ class CompiledPolicy:
         return Plan(
             tuple(rules),
             tuple(c for c in self.constraints if c.matches.static(request)),
+            tuple(q for q in self.quotas if q.matches.static(request)),
             *_shortlist(self.targets, self.fleet, request.model, request.task, request.protocol),
         )
 
 
-def compile_documents(documents: Sequence[Document]) -> tuple[CompiledPolicy | None, list[Problem]]:
+def compile_documents(
+    documents: Sequence[Document], zones: Zones = utc_only
+) -> tuple[CompiledPolicy | None, list[Problem]]:
     """One Fleet and at most one Policy, compiled; None when there is an error. Warnings come back either way.
 
-    Without a Policy document the defaults hold: four levels, `internal` by default, clearance always on.
+    Without a Policy document the defaults hold: four levels, `internal` by default, clearance always on. `zones`
+    knows the time zones that windows of time may name.
     """
     problems: list[Problem] = []
     fleets: list[tuple[Fleet, Document]] = []
@@ -130,7 +150,7 @@ def compile_documents(documents: Sequence[Document]) -> tuple[CompiledPolicy | N
             found = check_fleet(checked.model, checked.document)
             fleets.append((checked.model, checked.document))
         elif isinstance(checked.model, Policy):
-            found = check_policy(checked.model, checked.document)
+            found = check_policy(checked.model, checked.document, zones)
             policies.append((checked.model, checked.document))
         problems += [p for p in found if (p.line, p.column) not in document.faults]
     for same in (fleets, policies):
@@ -141,59 +161,18 @@ def compile_documents(documents: Sequence[Document]) -> tuple[CompiledPolicy | N
     if fleets:
         policy = policies[0][0] if policies else Policy(apiVersion="pointsman/v1", kind="Policy")
         problems += check_clearances(*fleets[0], policy)
-        if whole and policies:
-            problems += check_together(fleets[0][0], *policies[0])
+        if policies:
+            problems += check_names(fleets[0][0], *policies[0])
     if not whole or not fleets or any(p.severity == "error" for p in problems):
         return None, problems
-    return _compile(fleets[0][0], policy, _digest(documents)), problems
+    return _compile(fleets[0][0], policy, _digest(documents), zones), problems
 
 
-def compile_or_raise(documents: Sequence[Document]) -> CompiledPolicy:
-    compiled, problems = compile_documents(documents)
+def compile_or_raise(documents: Sequence[Document], zones: Zones = utc_only) -> CompiledPolicy:
+    compiled, problems = compile_documents(documents, zones)
     if compiled is None:
         raise ConfigurationError(problems)
     return compiled
-
-
-def attributes(backend: Backend, model: BackendModel) -> dict[str, str | float | bool]:
-    """What a constraint may require of a target, by dotted name. What is not stated is left out."""
-    stated: dict[str, Any] = {
-        "name": backend.name, "tier": backend.tier, "region": backend.region, "zone": backend.zone,
-        "protocol": backend.protocol, "quality": model.quality, "context_tokens": model.context_tokens,
-        "licence.spdx": model.licence.spdx, "licence.commercial_use": model.licence.commercial_use,
-        "price.per_request": backend.price.per_request, "price.input_per_mtok": backend.price.input_per_mtok,
-        "price.output_per_mtok": backend.price.output_per_mtok,
-        "carbon.zone": backend.carbon.zone, "carbon.g_per_kwh": backend.carbon.g_per_kwh,
-    }  # fmt: skip
-    stated |= {f"labels.{name}": value for name, value in backend.labels.items()}
-    return {name: value for name, value in stated.items() if value is not None}
-
-
-def _target(index: int, backend_index: int, backend: Backend, name: str, clearance: int) -> Target:
-    model, price = backend.models[name], backend.price
-    amortised = price.reserved_per_hour / 3600 / price.capacity_rps if price.capacity_rps else 0.0
-    return Target(
-        index=index,
-        backend=backend.name,
-        backend_index=backend_index,
-        model=name,
-        tier=backend.tier,
-        region=backend.region,
-        tasks=model.tasks,
-        protocols=WIRES[backend.protocol],
-        clearance=clearance,
-        quality=model.quality or 0.0,
-        context_tokens=model.context_tokens,
-        max_in_flight=backend.limits.max_in_flight,
-        max_queued=backend.limits.max_queued,
-        prior_ms=backend.latency.prior_ms,
-        usd_per_request=price.per_request + amortised,
-        usd_per_token_in=price.input_per_mtok / 1e6,
-        usd_per_token_out=price.output_per_mtok / 1e6,
-        active_w=backend.energy.active_w,
-        g_per_kwh=backend.carbon.g_per_kwh,
-        attributes=attributes(backend, model),
-    )
 
 
 def _violations(
@@ -252,42 +231,50 @@ def _digest(documents: Sequence[Document]) -> str:
     return hashlib.sha256("\n".join(plain).encode()).hexdigest()[:16]
 
 
-def _compile(fleet: Fleet, policy: Policy, digest: str) -> CompiledPolicy:
+def _compile(fleet: Fleet, policy: Policy, digest: str, zones: Zones) -> CompiledPolicy:
     levels = tuple(policy.sensitivity.levels)
     ranks = {level: rank for rank, level in enumerate(levels)}
-    targets: list[Target] = []
-    for b, backend in enumerate(fleet.backends):
-        clearance = ranks[backend.clearance] if backend.clearance is not None else 0
-        for name in backend.models:
-            targets.append(_target(len(targets), b, backend, name, clearance))
-    constraints = []
-    for constraint in policy.constraints:
-        tests = {name: (attribute_test(c), c) for name, c in constraint.require.items()}
-        constraints.append(
-            CompiledConstraint(
-                constraint.name,
-                compile_match(constraint.match, ranks),
-                _violations(constraint.name, tests, targets),
-            )
-        )
-    rules = [*policy.rules, Rule(name=DEFAULT_RULE)]
+    compiler = MatchCompiler(ranks, zones)
+    targets = build_targets(fleet, ranks)
     return CompiledPolicy(
         digest=digest,
         levels=levels,
         default_label=ranks[policy.sensitivity.default],
         detectors=build_detectors(policy.sensitivity, ranks),
         fleet=fleet,
-        targets=tuple(targets),
-        constraints=tuple(constraints),
-        rules=tuple(
-            CompiledRule(
-                rule.name,
-                compile_match(rule.match, ranks),
-                *compile_objective(rule.objective),
-                rule.slo,
-                rule.fallback,
-            )
-            for rule in rules
+        targets=targets,
+        constraints=tuple(_constraint(one, compiler, targets) for one in policy.constraints),
+        rules=tuple(_rule(one, compiler) for one in (*policy.rules, Rule(name=DEFAULT_RULE))),
+        quotas=compile_quotas(policy, [backend.name for backend in fleet.backends], compiler),
+        floors=tuple(
+            CompiledFloor(compiler.match(floor.match), ranks[floor.label]) for floor in policy.sensitivity.floors
         ),
+        headers=frozenset(policy.headers),
+        source=policy,
         plans={},
+    )
+
+
+def _constraint(constraint: Constraint, compiler: MatchCompiler, targets: Sequence[Target]) -> CompiledConstraint:
+    tests = {name: (attribute_test(c), c) for name, c in constraint.require.items()}
+    return CompiledConstraint(
+        constraint.name,
+        compiler.match(constraint.match),
+        _violations(constraint.name, tests, targets),
+        constraint.notice,
+    )
+
+
+def _rule(rule: Rule, compiler: MatchCompiler) -> CompiledRule:
+    return CompiledRule(
+        rule.name,
+        compiler.match(rule.match),
+        *compile_objective(rule.objective),
+        rule.slo,
+        rule.transform,
+        rule.strategy,
+        rule.split,
+        rule.shadow,
+        rule.fallback,
+        rule.notice,
     )

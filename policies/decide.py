@@ -8,30 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from policies.compile import CompiledPolicy, CompiledRule
+from policies.compile import CompiledConstraint, CompiledPolicy, CompiledRule
 from policies.estimate import estimate
-from policies.filters import FILTERS, POLICY_FILTERS, Context
-from policies.pickers import best_score
-from policies.schema import Fallback
-from policies.types import (
-    Candidate,
-    Decision,
-    Refusal,
-    RefusalCode,
-    Rejection,
-    Request,
-    Snapshot,
-    Target,
-)
+from policies.filters import FILTERS, Context, slo_missed
+from policies.pickers import best_score, drawn, weighted_split
+from policies.refusals import refusal
+from policies.schema import Fallback, Shadow, Slo
+from policies.types import Candidate, Decision, Rejection, Request, Snapshot, Target
 
 
 def decide(request: Request, snapshot: Snapshot, policy: CompiledPolicy, seed: int = 0) -> Decision:
     """Where `request` goes under `policy`, given the fleet's state. The same arguments give the same decision."""
-    plan = policy.plan(request)
+    plan, now = policy.plan(request), snapshot.now
     # The last rule of a plan needs nothing more to match, so there is always one.
-    rule = next(rule for rule in plan.rules if rule.matches.dynamic is None or rule.matches.dynamic(request))
-    applying = [c for c in plan.constraints if c.matches.dynamic is None or c.matches.dynamic(request)]
-    context = Context(request, snapshot, policy.levels, tuple([c.violations for c in applying]), rule.slo)
+    rule = next(rule for rule in plan.rules if rule.matches.dynamic is None or rule.matches.dynamic(request, now))
+    applying = [c for c in plan.constraints if c.matches.dynamic is None or c.matches.dynamic(request, now)]
+    quotas = tuple([q for q in plan.quotas if q.matches.dynamic is None or q.matches.dynamic(request, now)])
+    masked = rule.transform is not None and request.masked_label is not None
+    label = min(request.label, request.masked_label or 0) if masked else request.label
+    context = Context(
+        request, label, snapshot, policy.levels, tuple([c.violations for c in applying]), rule.slo, quotas
+    )
     rejected = list(plan.rejections)
     kept: list[Candidate] = []
     for target in plan.targets:
@@ -43,21 +40,31 @@ def decide(request: Request, snapshot: Snapshot, policy: CompiledPolicy, seed: i
                 allowed = False
         if allowed:
             kept.append(_score(target, request, snapshot, rule))
-    ranked = best_score(kept, seed, request.id)
-    if rule.slo is not None:
-        ranked = _meeting_first(ranked, rule.slo.latency_ms)
+    copied = None
+    if rule.shadow is not None:
+        copied = _set_aside(rule.shadow, rule.name, kept, rejected)
+        if not drawn(rule.shadow.share, seed, request.id, rule.shadow.backend):
+            copied = None
+    ranked = _rank(kept, rule, request, seed)
     return Decision(
         request.id,
         policy.digest,
         seed,
         request.label,
+        label,
         rule.name,
         rule.objective,
         tuple([constraint.name for constraint in applying]),
+        "score" if rule.split is None else "split",
         ranked,
         _attempts(ranked, rule.fallback, request.no_fallback),
         tuple(rejected),
-        None if ranked else _refusal(request, policy, plan.targets, rejected),
+        None if ranked else refusal(request, label, policy, plan.targets, rejected, quotas, now),
+        rule.transform if masked else None,
+        rule.strategy,
+        copied,
+        tuple([quota.index for quota in quotas]),
+        _notices(rule, applying, plan.targets),
     )
 
 
@@ -68,10 +75,34 @@ def _score(target: Target, request: Request, snapshot: Snapshot, rule: CompiledR
     return Candidate(target, score, values, expected)
 
 
-def _meeting_first(ranked: Sequence[Candidate], objective_ms: float) -> tuple[Candidate, ...]:
+def _set_aside(shadow: Shadow, rule: str, kept: list[Candidate], rejected: list[Rejection]) -> Candidate | None:
+    """Take the backend that gets copies out of those that may answer; it has passed every filter, or is not there."""
+    for candidate in kept:
+        if candidate.target.backend == shadow.backend:
+            kept.remove(candidate)
+            rejected.append(Rejection(shadow.backend, "shadow", f"gets copies only, as rule {rule} says"))
+            return candidate
+    return None
+
+
+def _rank(kept: Sequence[Candidate], rule: CompiledRule, request: Request, seed: int) -> tuple[Candidate, ...]:
+    ranked = best_score(kept, seed, request.id)
+    if rule.split is not None:
+        sticky = {"session": request.session, "tenant": request.tenant}.get(rule.split.sticky) or request.id
+        ranked = weighted_split(ranked, rule.split.weights, seed, sticky)
+    if rule.slo is not None:
+        ranked = _meeting_first(ranked, rule.slo, request.stream)
+    return ranked
+
+
+def _meeting_first(ranked: Sequence[Candidate], slo: Slo, stream: bool) -> tuple[Candidate, ...]:
     """Candidates expected to meet the objective before those that are not, each group in its order."""
-    meets = [c for c in ranked if c.estimate.latency_ms <= objective_ms]
-    misses = [c for c in ranked if c.estimate.latency_ms > objective_ms]
+    meets: list[Candidate] = []
+    misses: list[Candidate] = []
+    for candidate in ranked:
+        expected = candidate.estimate
+        missed = slo_missed(slo, stream, expected.latency_ms, expected.ttft_ms)
+        (meets if missed is None else misses).append(candidate)
     return (*meets, *misses)
 
 
@@ -88,58 +119,12 @@ def _attempts(ranked: Sequence[Candidate], fallback: Fallback, no_fallback: bool
     return (first, *rest)[: fallback.attempts]
 
 
-def _refusal(
-    request: Request, policy: CompiledPolicy, targets: Sequence[Target], rejected: Sequence[Rejection]
-) -> Refusal:
-    """Why nothing is left, in the terms of whoever can change it: the caller, the policy, or time."""
-    if not targets:
-        return _not_served(request, policy)
-    filters: dict[str, set[str]] = {target.backend: set() for target in targets}
-    for rejection in rejected:
-        if rejection.backend in filters:
-            filters[rejection.backend].add(rejection.filter)
-    reasons = "; ".join(f"{r.backend}: {r.reason} ({r.filter})" for r in rejected if r.backend in filters)
-    permitted = [by for by in filters.values() if not by & POLICY_FILTERS]
-    if not permitted:
-        return Refusal(
-            RefusalCode.POLICY_NO_BACKEND,
-            f"policy leaves no backend for model {request.model} at label {policy.levels[request.label]} — {reasons}",
-            _what_the_caller_can_do(filters),
-        )
-    if any(by == {"limits"} for by in permitted):
-        code, hint = RefusalCode.OVERLOADED, "try again shortly"
-    elif any("health" not in by for by in permitted):
-        code, hint = (
-            RefusalCode.DEADLINE_EXCEEDED,
-            "give more time (x-slo-latency-ms), or try again when load is lower",
-        )
-    else:
-        code, hint = RefusalCode.BACKENDS_UNAVAILABLE, "try again shortly"
-    return Refusal(code, f"no backend can take model {request.model} now — {reasons}", hint)
-
-
-def _not_served(request: Request, policy: CompiledPolicy) -> Refusal:
-    serving = [t for t in policy.targets if t.model == request.model]
-    if not serving:
-        return Refusal(
-            RefusalCode.MODEL_NOT_FOUND,
-            f"no backend serves model {request.model[:100]!r}",
-            f"models here: {', '.join(policy.models)}",
-        )
-    tasks = sorted({task for target in serving for task in target.tasks})
-    return Refusal(
-        RefusalCode.MODEL_NOT_FOUND,
-        f"model {request.model} is not served for {request.task} over this protocol",
-        f"it is served for: {', '.join(tasks)}",
-    )
-
-
-def _what_the_caller_can_do(filters: dict[str, set[str]]) -> str:
-    removed_by = set().union(*filters.values())
-    advice = []
-    if "clearance" in removed_by:
-        advice.append("remove or mask what makes the request sensitive")
-    if "capability" in removed_by:
-        advice.append("send a shorter input")
-    advice.append("choose a model that an allowed backend serves, or ask who keeps the policy")
-    return "; ".join(advice)
+def _notices(rule: CompiledRule, applying: Sequence[CompiledConstraint], targets: Sequence[Target]) -> tuple[str, ...]:
+    """What the caller is told: by the rule, and by the constraints that kept the request from some backend."""
+    if rule.notice is None and not any(c.notice for c in applying):
+        return ()
+    told = [rule.notice] if rule.notice is not None else []
+    for constraint in applying:
+        if constraint.notice is not None and any(target.index in constraint.violations for target in targets):
+            told.append(constraint.notice)
+    return tuple(told)

@@ -18,9 +18,16 @@ def tokens(text_bytes: int) -> int:
 
 
 def latency_ms(target: Target, snapshot: Snapshot) -> float:
-    """Expected time to answer: measured or prior, stretched by how full the backend is."""
+    """Expected time to the whole answer: measured or prior, stretched by how full the backend is."""
     measured = snapshot.latency_ms[target.index]
     base = target.prior_ms if measured is None else measured
+    return base * (1 + snapshot.in_flight[target.backend_index] / target.max_in_flight)
+
+
+def ttft_ms(target: Target, snapshot: Snapshot) -> float:
+    """Expected time to the first token of a stream, likewise."""
+    measured = snapshot.ttft_ms[target.index] if snapshot.ttft_ms else None
+    base = target.prior_ttft_ms if measured is None else measured
     return base * (1 + snapshot.in_flight[target.backend_index] / target.max_in_flight)
 
 
@@ -34,6 +41,7 @@ def estimate(target: Target, request: Request, snapshot: Snapshot) -> Estimate:
     joules = target.active_w * expected / 1000 / target.max_in_flight
     return Estimate(
         expected,
+        ttft_ms(target, snapshot) if request.stream else expected,
         cost_usd(target, request.tokens_in, request.tokens_out),
         joules,
         joules / _J_PER_KWH * target.g_per_kwh,

@@ -23,11 +23,18 @@ def as_dict(decision: Decision, policy: CompiledPolicy) -> dict[str, Any]:
         "policy": decision.policy,
         "seed": decision.seed,
         "label": policy.levels[decision.label],
+        "sent_label": policy.levels[decision.sent_label],
         "constraints": list(decision.constraints),
         "rule": decision.rule,
         "backend": chosen.target.backend if chosen else None,
         "tier": chosen.target.tier if chosen else None,
+        "picker": decision.picker,
         "attempts": attempts,
+        "transform": decision.transform,
+        "strategy": decision.strategy.model_dump(exclude_none=True) if decision.strategy else None,
+        "shadow": decision.shadow.target.backend if decision.shadow else None,
+        "counts_against": [policy.quotas[index].name for index in decision.quotas],
+        "notices": list(decision.notices),
         "candidates": [_candidate(candidate, decision.objective) for candidate in decision.ranked],
         "rejected": [{"backend": name, "by": reasons} for name, reasons in rejected.items()],
         "refusal": (
@@ -54,6 +61,7 @@ def _candidate(candidate: Candidate, objective: tuple[tuple[str, float], ...]) -
         ],
         "estimate": {
             "latency_ms": round(estimate.latency_ms, 3),
+            "ttft_ms": round(estimate.ttft_ms, 3),
             "cost_usd": round(estimate.cost_usd, 9),
             "energy_j": round(estimate.energy_j, 6),
             "carbon_g": round(estimate.carbon_g, 9),
@@ -70,6 +78,8 @@ def why(decision: Decision) -> str:
     if len(decision.ranked) == 1:
         by = sorted({r.filter for r in decision.rejected if r.filter != "capability"})
         return f"only one left after {', '.join(by)}" if by else "the only backend that serves it"
+    if decision.picker == "split":
+        return f"its share of the split under rule {decision.rule}"
     second = decision.ranked[1]
     leads = zip(decision.objective, chosen.values, second.values, strict=True)
     lead, scorer = max((weight * (mine - theirs), name) for (name, weight), mine, theirs in leads)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from policies import estimate
+from policies.quotas import Quota
 from policies.schema import Slo
 from policies.types import Request, Snapshot, Target
 
@@ -20,10 +21,12 @@ class Context:
     """What a filter may look at besides the target."""
 
     request: Request
+    label: int  # of what will leave
     snapshot: Snapshot
     levels: tuple[str, ...]
     violations: tuple[Mapping[int, str], ...]  # of each constraint that applies: target index -> why not
     slo: Slo | None
+    quotas: tuple[Quota, ...]  # budgets and limits that apply
 
 
 class Filter(Protocol):
@@ -38,7 +41,7 @@ def capability(target: Target, context: Context) -> str | None:
 
 
 def clearance(target: Target, context: Context) -> str | None:
-    label = context.request.label
+    label = context.label
     if label > target.clearance:
         levels = context.levels
         return f"label {levels[label]} is above its clearance {levels[target.clearance]}"
@@ -61,11 +64,33 @@ def limits(target: Target, context: Context) -> str | None:
     return None
 
 
+def budget(target: Target, context: Context) -> str | None:
+    return _exhausted("budget", target, context)
+
+
+def rate_limit(target: Target, context: Context) -> str | None:
+    return _exhausted("rate_limit", target, context)
+
+
+def _exhausted(kind: str, target: Target, context: Context) -> str | None:
+    if not context.quotas:
+        return None
+    request, spent = context.request, context.snapshot.spent
+    cost = estimate.cost_usd(target, request.tokens_in, request.tokens_out)
+    found = [
+        reason
+        for quota in context.quotas
+        if quota.filter == kind and quota.rejects and (reason := quota.exhausted(request, target, cost, spent))
+    ]
+    return "; ".join(found) if found else None
+
+
 def deadline(target: Target, context: Context) -> str | None:
+    """Up to the first token for a stream, to the whole answer otherwise."""
     given = context.request.deadline_ms
     if given is None:
         return None
-    expected = estimate.latency_ms(target, context.snapshot)
+    expected = (estimate.ttft_ms if context.request.stream else estimate.latency_ms)(target, context.snapshot)
     return f"expected {expected:.0f} ms, the deadline is {given:.0f} ms" if expected > given else None
 
 
@@ -73,9 +98,20 @@ def slo(target: Target, context: Context) -> str | None:
     wanted = context.slo
     if wanted is None or wanted.on_miss != "reject":
         return None
-    expected = estimate.latency_ms(target, context.snapshot)
-    if expected > wanted.latency_ms:
-        return f"expected {expected:.0f} ms, the objective is {wanted.latency_ms:.0f} ms"
+    return slo_missed(
+        wanted,
+        context.request.stream,
+        estimate.latency_ms(target, context.snapshot),
+        estimate.ttft_ms(target, context.snapshot),
+    )
+
+
+def slo_missed(wanted: Slo, stream: bool, latency_ms: float, ttft_ms: float) -> str | None:
+    """Which part of the objective these estimates miss, or None. Time to first token is asked of streams only."""
+    if wanted.latency_ms is not None and latency_ms > wanted.latency_ms:
+        return f"expected {latency_ms:.0f} ms, the objective is {wanted.latency_ms:.0f} ms"
+    if stream and wanted.ttft_ms is not None and ttft_ms > wanted.ttft_ms:
+        return f"expected first token after {ttft_ms:.0f} ms, the objective is {wanted.ttft_ms:.0f} ms"
     return None
 
 
@@ -85,10 +121,12 @@ FILTERS: tuple[tuple[str, Filter], ...] = (
     ("constraint", constraint),
     ("health", health),
     ("limits", limits),
+    ("budget", budget),
+    ("rate_limit", rate_limit),
     ("deadline", deadline),
     ("slo", slo),
 )
 """Every filter, in the order their reasons are told. All of them run: one removal does not hide another."""
 
-POLICY_FILTERS = frozenset({"capability", "clearance", "constraint"})
+POLICY_FILTERS = frozenset({"capability", "clearance", "constraint", "shadow"})
 """What the policy decides and waiting or trying again will not change."""

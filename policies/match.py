@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter, eq
 from typing import Any
 
-from policies.schema import AttributeTest, LabelRange, Match, NotText, Range
+from policies.calendar import Zones, utc_only, window_test
+from policies.schema import AttributeTest, EntityCondition, LabelRange, Match, NotText, Range, TextCondition
+from policies.sensitivity.entities import canonical
 from policies.types import Request
 
 Predicate = Callable[[Request], bool]
@@ -62,19 +64,47 @@ def number_test(condition: float | Range | AttributeTest) -> ValueTest:
     return inside
 
 
-def label_test(condition: str | Sequence[str] | LabelRange, ranks: dict[str, int]) -> ValueTest:
+def label_test(condition: str | Sequence[str] | LabelRange, ranks: Mapping[str, int]) -> ValueTest:
     """`ranks` maps level names to their order; every name in the condition must be in it."""
     if isinstance(condition, str):
         return partial(eq, ranks[condition])
     if isinstance(condition, LabelRange):
         low = ranks[condition.gte] if condition.gte is not None else 0
         high = ranks[condition.lte] if condition.lte is not None else len(ranks)
-        return lambda rank: low <= rank <= high
+        others = [condition.not_] if isinstance(condition.not_, str) else condition.not_ or ()
+        excluded = frozenset(ranks[name] for name in others)
+        return lambda rank: low <= rank <= high and rank not in excluded
     return frozenset(ranks[name] for name in condition).__contains__
+
+
+def entity_test(condition: EntityCondition) -> Callable[[frozenset[str]], bool]:
+    """`only` asks that something was found, and nothing else than these."""
+
+    def named(names: Sequence[str] | None) -> frozenset[str] | None:
+        return None if names is None else frozenset(canonical(name) for name in names)
+
+    some, every, only, none = (named(n) for n in (condition.any, condition.all, condition.only, condition.none))
+
+    def holds(found: frozenset[str]) -> bool:
+        return (
+            (some is None or not some.isdisjoint(found))
+            and (every is None or every <= found)
+            and (only is None or (bool(found) and found <= only))
+            and (none is None or none.isdisjoint(found))
+        )
+
+    return holds
 
 
 STATIC_FIELDS = ("model", "task", "tenant")
 """Fields with few values, which `CompiledPolicy.plan` indexes by; a Match's tests on them are kept apart."""
+TEXT_FIELDS = ("route", "usage", "caller_region")
+NUMBER_FIELDS = ("tokens_in", "body_bytes", "deadline_ms")
+MAP_FIELDS = ("headers", "labels")
+
+
+Dynamic = Callable[[Request, float], bool]
+"""A test of a request that arrives at a moment (seconds since 1970, UTC)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,35 +112,80 @@ class CompiledMatch:
     """A Match in two halves: what (model, task, tenant) decide, and what differs from request to request."""
 
     static: Predicate
-    dynamic: Predicate | None  # None: nothing else is asked
+    dynamic: Dynamic | None  # None: nothing else is asked
 
-    def __call__(self, request: Request) -> bool:
-        return self.static(request) and (self.dynamic is None or self.dynamic(request))
+    def __call__(self, request: Request, now: float) -> bool:
+        return self.static(request) and (self.dynamic is None or self.dynamic(request, now))
 
 
-def compile_match(match: Match, ranks: dict[str, int]) -> CompiledMatch:
-    """The whole condition. `ranks` maps level names to their order."""
-    static = [_on(name, text_test(getattr(match, name))) for name in STATIC_FIELDS if getattr(match, name) is not None]
-    tests: list[Predicate] = []
-    if match.usage is not None:
-        tests.append(_on("usage", text_test(match.usage)))
-    if match.label is not None:
-        tests.append(_on("label", label_test(match.label, ranks)))
-    for name in ("tokens_in", "body_bytes", "deadline_ms"):
-        condition = getattr(match, name)
-        if condition is not None:
-            tests.append(_on(name, number_test(condition)))
-    if match.stream is not None:
-        tests.append(_on("stream", partial(eq, match.stream)))
-    if match.all is not None:
-        tests += [compile_match(part, ranks) for part in match.all]
-    if match.any is not None:
-        parts = [compile_match(part, ranks) for part in match.any]
-        tests.append(lambda request: any(part(request) for part in parts))
-    if match.not_ is not None:
-        inner = compile_match(match.not_, ranks)
-        tests.append(lambda request: not inner(request))
-    return CompiledMatch(_conjunction(static), _conjunction(tests) if tests else None)
+@dataclass(frozen=True, slots=True)
+class MatchCompiler:
+    """Compiles the conditions of one policy. `ranks` maps level names to their order; `zones` knows time zones."""
+
+    ranks: Mapping[str, int]
+    zones: Zones = utc_only
+
+    def match(self, match: Match) -> CompiledMatch:
+        static = [
+            _on(name, text_test(getattr(match, name))) for name in STATIC_FIELDS if getattr(match, name) is not None
+        ]
+        tests = [*self._facts(match), *self._nested(match)]
+        return CompiledMatch(_conjunction(static), _both(tests) if tests else None)
+
+    def _facts(self, match: Match) -> Iterator[Dynamic]:
+        """The tests on single fields, the cheap ones first."""
+        if match.label is not None:
+            yield _timeless(_on("label", label_test(match.label, self.ranks)))
+        if match.stream is not None:
+            yield _timeless(_on("stream", partial(eq, match.stream)))
+        for name in TEXT_FIELDS:
+            if getattr(match, name) is not None:
+                yield _timeless(_on(name, text_test(getattr(match, name))))
+        for name in NUMBER_FIELDS:
+            if getattr(match, name) is not None:
+                yield _timeless(_on(name, number_test(getattr(match, name))))
+        if match.entities is not None:
+            yield _timeless(_on("entities", entity_test(match.entities)))
+        for name in MAP_FIELDS:
+            for key, condition in (getattr(match, name) or {}).items():
+                yield _timeless(_in(name, key, condition))
+        if match.time is not None:
+            inside = window_test(match.time, self.zones(match.time.zone))
+            yield lambda request, now: inside(now)
+
+    def _nested(self, match: Match) -> Iterator[Dynamic]:
+        for part in match.all or ():
+            yield self.match(part)
+        if match.any is not None:
+            parts = [self.match(part) for part in match.any]
+            yield lambda request, now: any(part(request, now) for part in parts)
+        if match.not_ is not None:
+            inner = self.match(match.not_)
+            yield lambda request, now: not inner(request, now)
+
+
+def _timeless(test: Predicate) -> Dynamic:
+    return lambda request, now: test(request)
+
+
+def _in(name: str, key: str, condition: TextCondition) -> Predicate:
+    """A test on one entry of a mapping. An absent entry passes only what everything but some text passes."""
+    get, test, absent = attrgetter(name), text_test(condition), isinstance(condition, NotText)
+
+    def holds(request: Request) -> bool:
+        value = get(request).get(key)
+        return absent if value is None else test(value)
+
+    return holds
+
+
+def _both(tests: list[Dynamic]) -> Dynamic:
+    if len(tests) == 1:
+        return tests[0]
+    if len(tests) == 2:
+        first, second = tests
+        return lambda request, now: first(request, now) and second(request, now)
+    return lambda request, now: all(test(request, now) for test in tests)
 
 
 def _on(name: str, test: ValueTest) -> Predicate:
@@ -123,9 +198,6 @@ def _conjunction(tests: list[Predicate]) -> Predicate:
         return lambda request: True
     if len(tests) == 1:
         return tests[0]
-    if len(tests) == 2:
-        first, second = tests
-        return lambda request: first(request) and second(request)
     return lambda request: all(test(request) for test in tests)
 
 

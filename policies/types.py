@@ -6,9 +6,18 @@ A sensitivity label is its rank in the policy's `sensitivity.levels`: 0 is the l
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from policies.schema import Strategy
+
+_NOTHING: Mapping[Any, Any] = MappingProxyType({})
+
+
+def _nothing() -> Mapping[Any, Any]:
+    return _NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +37,18 @@ class Request:
     deadline_ms: float | None = None
     stream: bool = False
     no_fallback: bool = False
+    route: str = ""  # path of the API that was called
+    session: str = ""
+    caller_region: str = ""
+    entities: frozenset[str] = frozenset()  # types found by detectors; never values
+    masked_label: int | None = None  # the label once pseudonymised; None: it cannot be
+    headers: Mapping[str, str] = field(default_factory=_nothing, repr=False, hash=False)  # those that the policy allows
+    labels: Mapping[str, str] = field(default_factory=_nothing, repr=False, hash=False)  # what the caller calls it
+
+    def labelled(self, label: int, masked_label: int | None, entities: frozenset[str] | None = None) -> Request:
+        return replace(
+            self, label=label, masked_label=masked_label, entities=self.entities if entities is None else entities
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +69,7 @@ class Target:
     max_in_flight: int
     max_queued: int
     prior_ms: float
+    prior_ttft_ms: float
     usd_per_request: float
     usd_per_token_in: float
     usd_per_token_out: float
@@ -63,13 +85,18 @@ class Snapshot:
     unavailable: tuple[str | None, ...]  # by backend: why it must not be used now, or None
     in_flight: tuple[int, ...]  # by backend: requests being served or queued
     latency_ms: tuple[float | None, ...]  # by target: measured, or None for "use the prior"
+    ttft_ms: tuple[float | None, ...] = ()  # likewise, to the first token of a stream; empty: none measured
+    now: float = 0.0  # seconds since 1970, UTC
+    spent: Mapping[tuple[int, str], float] = field(default_factory=_nothing, hash=False)
+    """(quota's index, key) -> what its period has used so far; what is absent has used nothing."""
 
 
 class Estimate(NamedTuple):
     """What a request is expected to take at a target. (A named tuple: made for every candidate of every
     request, and three times cheaper to make than a frozen dataclass.)"""
 
-    latency_ms: float
+    latency_ms: float  # to the whole answer
+    ttft_ms: float  # to the first token
     cost_usd: float
     energy_j: float
     carbon_g: float
@@ -96,6 +123,8 @@ class RefusalCode(StrEnum):
     MODEL_NOT_FOUND = "model_not_found"
     POLICY_NO_BACKEND = "policy_no_backend"
     OVERLOADED = "overloaded"
+    RATE_LIMITED = "rate_limited"
+    BUDGET_EXHAUSTED = "budget_exhausted"
     DEADLINE_EXCEEDED = "deadline_exceeded"
     BACKENDS_UNAVAILABLE = "backends_unavailable"
 
@@ -105,6 +134,7 @@ class Refusal:
     code: RefusalCode
     message: str
     hint: str = ""
+    retry_after_s: float | None = None  # when it may be worth trying again
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +148,20 @@ class Decision:
     policy: str  # digest of the policy and fleet that decided
     seed: int
     label: int
+    sent_label: int  # of what leaves: below `label` only where `transform` removes what raised it
     rule: str
     objective: tuple[tuple[str, float], ...]  # (scorer, its share of the weights)
     constraints: tuple[str, ...]
+    picker: str  # what put the first candidate first: score | split
     ranked: tuple[Candidate, ...]
     attempts: tuple[Candidate, ...]
     rejected: tuple[Rejection, ...]
     refusal: Refusal | None
+    transform: str | None
+    strategy: Strategy | None
+    shadow: Candidate | None
+    quotas: tuple[int, ...]  # indices of the budgets and limits that the request counts against
+    notices: tuple[str, ...]
 
     @property
     def chosen(self) -> Candidate | None:

@@ -21,6 +21,16 @@ _TYPES = {
     "dict_type": "a mapping",
     "model_type": "a mapping",
 }
+_PATTERNS = {
+    "name": (
+        "a valid name",
+        "use letters, digits, '.', '_' and '-' (at most 63, beginning with a letter or digit)",
+    ),
+    "between": ("a window of time", "write two times of day, such as 22:00-06:00"),
+    "headers": ("a header's name in lower case", "use a-z, 0-9 and '-'"),
+    "env": ("the name of an environment variable", "use letters, digits and '_'"),
+}
+"""What a text with a pattern should have been, by its field (of a list, the list's)."""
 _PLURAL_SCALAR = ("str", "bool", "float")  # pydantic's names for the members of schema.Scalar
 
 
@@ -127,7 +137,7 @@ def _problem(document: Document, root: type[Model], error: Any) -> Problem:
     if kind == "extra_forbidden":
         hint = did_you_mean(name, _fields_at(root, loc[:-1]))
         return document.problem(path, f"unknown field '{name}'{_inside(path[:-1])}", hint, key=True)
-    field = str(path[-1]) if path else "the document"
+    field = str(next((part for part in reversed(path) if isinstance(part, str)), "the document"))
     if "api_key" in path:  # somebody may have written the secret itself: it must not be shown again
         what = "must be a mapping" if field == "api_key" else "must be a name or path, not the secret itself"
         return document.problem(
@@ -140,16 +150,18 @@ def _problem(document: Document, root: type[Model], error: Any) -> Problem:
         if kind == "float_type" and isinstance(value, str):
             hint = "write the number without quotes or unit"
         return document.problem(path, f"'{field}' must be {_TYPES[kind]}, not {_describe(value)}", hint)
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        known = [tag.strip("'§ ") for tag in ctx.get("expected_tags", "").split(",")]
+        return document.problem(
+            (*path, "use"), f"'use' names no detector{_inside(path)}", did_you_mean(_use(value), known)
+        )
     if kind == "literal_error":
         choices = [word.strip("' ") for word in ctx["expected"].replace(" or ", ", ").split(", ")]
         return document.problem(path, f"'{field}' can't be {_describe(value)}", did_you_mean(str(value), choices))
     if kind == "string_pattern_mismatch":
-        return document.problem(
-            path,
-            f"{_describe(value)} is not a valid name",
-            "use letters, digits, '.', '_' and '-' (at most 63, beginning with a letter or digit)",
-        )
-    if kind == "too_short":
+        what, hint = _PATTERNS.get(field, _PATTERNS["name"])
+        return document.problem(path, f"{_describe(value)} is not {what}", hint)
+    if kind in ("too_short", "string_too_short"):
         return document.problem(path, f"'{field}' must not be empty")
     bounds = {
         "greater_than": "gt",
@@ -162,6 +174,10 @@ def _problem(document: Document, root: type[Model], error: Any) -> Problem:
         bound = ctx[bounds[kind]]
         return document.problem(path, f"'{field}' must be {words} {bound:g}, not {_describe(value)}")
     return document.problem(path, f"'{field}': {error['msg']}")
+
+
+def _use(value: Any) -> str:
+    return str(value.get("use", "")) if isinstance(value, dict) else ""
 
 
 def _inside(path: Path) -> str:

@@ -11,11 +11,12 @@ from pydantic import ValidationError
 from backends.jsonbody import NotJson, decode
 from policies.decide import decide
 from policies.explain import as_dict, why
+from policies.facts import request_from
 from policies.schema import HttpRequest, RequestFacts
 from router.asgi import ClientGone, Receive, Scope, Send, read_body, respond
 from router.errors import ApiError, as_api_error, bad_request
 from router.metrics import CONTENT_TYPE
-from router.requests import from_facts, from_http
+from router.requests import from_http
 from router.service import Decided, Service
 from router.wire.openai import render_error
 
@@ -87,16 +88,17 @@ class AdminApp:
             fields = decode(body)
         except NotJson as error:
             raise bad_request(f"the body {error}") from None
+        wall = time.time()
         try:
             if isinstance(fields, dict) and "path" in fields:
                 http = HttpRequest.model_validate(fields)
-                request = from_http(http, service.policy, service.settings.max_body_bytes)
+                request = from_http(http, service.policy, service.settings.max_body_bytes, wall)
             else:
-                request = from_facts(RequestFacts.model_validate(fields), service.policy)
+                request = request_from(RequestFacts.model_validate(fields), service.policy, wall)
         except ValidationError as error:
             wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors())
             raise bad_request(wrong, _EXPLAIN_HINT) from None
-        snapshot = service.state.snapshot(time.monotonic())
+        snapshot = service.state.snapshot(time.monotonic(), wall)
         return as_dict(decide(request, snapshot, service.policy, service.settings.seed), service.policy)
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -31,6 +32,8 @@ from router.service import Decided, Service
 from router.wire import oip, openai
 from router.wire.parsed import Parsed
 
+_PLAIN = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
+"""What a notice may hold as it is in a header; everything else, Japanese included, is percent-encoded UTF-8."""
 JSON = ("content-type", "application/json")
 _OUTCOMES: dict[str, str] = {
     RefusalCode.MODEL_NOT_FOUND: "not_found",
@@ -38,6 +41,8 @@ _OUTCOMES: dict[str, str] = {
     RefusalCode.OVERLOADED: "overloaded",
     RefusalCode.BACKENDS_UNAVAILABLE: "unavailable",
     RefusalCode.DEADLINE_EXCEEDED: "deadline",
+    RefusalCode.RATE_LIMITED: "rate_limited",
+    RefusalCode.BUDGET_EXHAUSTED: "budget_exhausted",
     "upstream_error": "upstream_error",
     "internal_error": "internal",
 }
@@ -123,7 +128,7 @@ class DataApp:
         decided = exchange.decided = service.decide(parsed, hints, len(body))
         request = decided.request
         if decided.decision.refusal is not None:
-            raise ApiError.from_refusal(decided.decision.refusal)
+            raise ApiError.from_refusal(decided.decision.refusal, decided.decision.notices)
         call = Call(
             parsed.model, parsed.path, body if parsed.infer is None else b"", parsed.stream, parsed.infer,
             request.id, request.label,
@@ -159,7 +164,9 @@ class DataApp:
             await begin_stream(send, (*headers, *self._headers(exchange, estimate)))
             exchange.began = True
             first_byte = self.service.metrics.first_byte_seconds.labels(request.task, result.candidate.target.tier)
-            first_byte.observe(time.monotonic() - exchange.arrived)
+            now = time.monotonic()
+            first_byte.observe(now - exchange.arrived)
+            self.service.state.observe_ttft(result.candidate.target, (now - result.started) * 1000)
             async for chunk in chunks:
                 await send_chunk(send, chunk)
             self.service.finished(result, request, None)
@@ -180,6 +187,7 @@ class DataApp:
                 ("x-pointsman-rule", decision.rule),
                 ("x-pointsman-label", self.service.policy.levels[decision.label]),
             ]
+            headers += [("x-pointsman-notice", quote(notice, safe=_PLAIN)) for notice in decision.notices]
         if exchange.result is not None:
             target = exchange.result.candidate.target
             headers += [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 from policies.compile import CompiledPolicy, compile_documents
 from policies.errors import ConfigurationError, Problem
@@ -51,7 +52,7 @@ def load(paths: Iterable[Path], env: Mapping[str, str]) -> Configuration:
         found, wrong = read(path, env)
         documents += found
         problems += wrong
-    policy, wrong = compile_documents(documents)
+    policy, wrong = compile_documents(documents, ZoneInfo)
     problems += wrong
     fleet = _fleet(documents)
     if fleet is None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import traceback
 
 from backends.errors import BackendError, RequestRejected
+from policies.facts import UnknownLevel
 from policies.types import Refusal, RefusalCode
 
 log = logging.getLogger("pointsman")
@@ -14,6 +16,8 @@ STATUS: dict[str, int] = {
     RefusalCode.MODEL_NOT_FOUND: 404,
     RefusalCode.POLICY_NO_BACKEND: 403,
     RefusalCode.OVERLOADED: 429,
+    RefusalCode.RATE_LIMITED: 429,
+    RefusalCode.BUDGET_EXHAUSTED: 429,
     RefusalCode.BACKENDS_UNAVAILABLE: 503,
     RefusalCode.DEADLINE_EXCEEDED: 504,
     "bad_request": 400,
@@ -51,10 +55,10 @@ class ApiError(Exception):
         self.body = body  # a backend's own answer, where it said why it rejects the request
 
     @classmethod
-    def from_refusal(cls, refusal: Refusal) -> ApiError:
-        retry = refusal.code in (RefusalCode.OVERLOADED, RefusalCode.BACKENDS_UNAVAILABLE)
-        headers = (("retry-after", "1"),) if retry else ()
-        return cls(refusal.code, refusal.message, refusal.hint, headers=headers)
+    def from_refusal(cls, refusal: Refusal, notices: tuple[str, ...] = ()) -> ApiError:
+        wait = refusal.retry_after_s
+        headers = (("retry-after", str(math.ceil(wait))),) if wait is not None else ()
+        return cls(refusal.code, " ".join((*notices, refusal.message)), refusal.hint, headers=headers)
 
     @property
     def text(self) -> str:
@@ -72,6 +76,8 @@ def as_api_error(error: Exception) -> ApiError:
             return error
         case RequestRejected():
             return ApiError("bad_request", str(error), status=error.status, body=error.body)
+        case UnknownLevel():
+            return bad_request(str(error))
         case BackendError():
             return ApiError("upstream_error", str(error))
         case _:

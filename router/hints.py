@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from policies.compile import CompiledPolicy
 from policies.errors import did_you_mean
 from router.errors import bad_request
 
 _NAMES = frozenset(
-    (b"x-data-sensitivity", b"x-usage", b"x-slo-latency-ms", b"x-slo-ttft-ms", b"x-request-id", b"x-no-fallback")
-)
+    (
+        b"x-data-sensitivity", b"x-usage", b"x-slo-latency-ms", b"x-slo-ttft-ms", b"x-request-id", b"x-no-fallback",
+        b"x-session-id", b"x-caller-region", b"x-request-labels",
+    )
+)  # fmt: skip
 _WORD = re.compile(r"[A-Za-z0-9._:/-]{1,64}\Z")
 _ID = re.compile(r"[\x21-\x7e]{1,128}\Z")
+_LABEL = re.compile(r"[A-Za-z0-9._/-]{1,64}=[A-Za-z0-9._:/-]{0,128}\Z")
+_MAX_LABELS = 16
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -27,6 +32,10 @@ class Hints:
     ttft_ms: float | None = None
     request_id: str = ""
     no_fallback: bool = False
+    session: str = ""
+    caller_region: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)  # those that the policy may ask for
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 NO_HINTS = Hints()
@@ -35,13 +44,15 @@ NO_HINTS = Hints()
 def parse_hints(headers: Iterable[tuple[bytes, bytes]], policy: CompiledPolicy) -> Hints:
     """Hints from ASGI headers. Raises ApiError 400 on unknown values, and on a hint given twice."""
     given: dict[str, str] = {}
+    allowed: dict[str, str] = {}
     for name, value in headers:
-        if name in _NAMES:
-            key = name.decode()
-            if key in given:
-                raise bad_request(f"the header {key} stands twice", "send it once", param=key)
-            given[key] = value.decode("latin-1").strip()
-    if not given:
+        for wanted, found in ((name in _NAMES, given), (name.decode("latin-1") in policy.headers, allowed)):
+            if wanted:
+                key = name.decode("latin-1")
+                if key in found:
+                    raise bad_request(f"the header {key} stands twice", "send it once", param=key)
+                found[key] = value.decode("latin-1").strip()
+    if not given and not allowed:
         return NO_HINTS
     return Hints(
         _label(given.get("x-data-sensitivity"), policy),
@@ -50,6 +61,10 @@ def parse_hints(headers: Iterable[tuple[bytes, bytes]], policy: CompiledPolicy) 
         _milliseconds(given, "x-slo-ttft-ms"),
         _matching(given, "x-request-id", _ID, "1 to 128 visible ASCII characters"),
         _boolean(given, "x-no-fallback"),
+        _matching(given, "x-session-id", _ID, "1 to 128 visible ASCII characters"),
+        _matching(given, "x-caller-region", _WORD, "1 to 64 letters, digits and ._:/-"),
+        allowed,
+        _labels(given),
     )
 
 
@@ -73,6 +88,15 @@ def _matching(given: dict[str, str], name: str, pattern: re.Pattern[str], what: 
     if not pattern.match(value):
         raise bad_request(f"{name} is not valid", f"send {what}", param=name)
     return value
+
+
+def _labels(given: dict[str, str]) -> dict[str, str]:
+    """`team=vision, batch=true`"""
+    name = "x-request-labels"
+    pairs = [pair.strip() for pair in given[name].split(",")] if name in given else []
+    if len(pairs) > _MAX_LABELS or not all(_LABEL.match(pair) for pair in pairs):
+        raise bad_request(f"{name} is not valid", f"send at most {_MAX_LABELS} as name=value, name=value", param=name)
+    return {key: value for key, _, value in (pair.partition("=") for pair in pairs)}
 
 
 def _milliseconds(given: dict[str, str], name: str) -> float | None:

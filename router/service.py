@@ -23,7 +23,7 @@ from policies.types import Decision, Request
 from router.configuration import Configuration
 from router.execute import Executor, Result
 from router.guard import GuardedBackend
-from router.health import Event
+from router.health import Event, unavailable
 from router.hints import Hints
 from router.metrics import Metrics
 from router.requests import build_request
@@ -93,8 +93,9 @@ class Service:
         begin = time.perf_counter()
         policy = self.policy
         decision_id = secrets.token_hex(16)
-        request, found = build_request(parsed, hints, policy, body_bytes, decision_id)
-        decision = decide(request, self.state.snapshot(time.monotonic()), policy, self.settings.seed)
+        wall = time.time()
+        request, found = build_request(parsed, hints, policy, body_bytes, decision_id, wall)
+        decision = decide(request, self.state.snapshot(time.monotonic(), wall), policy, self.settings.seed)
         self.metrics.decision_seconds.observe(time.perf_counter() - begin)
         self.metrics.labels.labels(policy.levels[found.rank]).inc()
         for rejection in decision.rejected:
@@ -176,5 +177,5 @@ class Service:
             event = Event.PROBE_FAILED
         now = time.monotonic()
         self.state.observe(backend_index, event, now)
-        usable = self.state.snapshot(now).unavailable[backend_index] is None
+        usable = unavailable(state.health, now) is None
         self.metrics.available.labels(name, backend.spec.tier).set(int(usable))

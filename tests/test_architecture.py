@@ -18,10 +18,10 @@ ALLOWED = {"policies": {"policies"}, "backends": {"policies", "backends"}, "rout
 RAY_MODULES = {"router/engines/ray.py"}
 
 OUTSIDE_WORLD = {
-    "asyncio", "concurrent", "datetime", "fileinput", "glob", "http", "io", "logging", "multiprocessing", "os",
+    "asyncio", "concurrent", "fileinput", "glob", "http", "io", "logging", "multiprocessing", "os",
     "pathlib", "platform", "random", "requests", "secrets", "select", "shutil", "signal", "socket", "sqlite3", "ssl",
-    "subprocess",
-    "sys", "tempfile", "threading", "time", "urllib.request", "uuid", "ray", "aiohttp", "httpx", "uvicorn",
+    "subprocess", "sys", "tempfile", "threading", "time", "urllib.request", "uuid", "zoneinfo",
+    "ray", "aiohttp", "httpx", "uvicorn",
 }  # fmt: skip
 """Modules that reach the clock, the network, files, processes, or a global random state."""
 
@@ -65,6 +65,10 @@ def test_the_decision_library_is_pure(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             assert node.func.id not in FORBIDDEN_CALLS, f"{name(path)}:{node.lineno} calls {node.func.id}"
+        if isinstance(node, ast.Attribute):  # datetime computes with moments; only these read the clock
+            assert node.attr not in {"today", "utcnow"}, f"{name(path)}:{node.lineno} reads the clock"
+            now_of = node.value.id if isinstance(node.value, ast.Name) else ""
+            assert (now_of, node.attr) != ("datetime", "now"), f"{name(path)}:{node.lineno} reads the clock"
         assert not isinstance(node, ast.Global), f"{name(path)}:{node.lineno} has global state"
 
 
@@ -106,9 +110,9 @@ def test_files_stay_small():
 
 def test_the_tables_of_extension_points_match_the_schema():
     from backends.registry import BUILDERS
-    from policies.compile import WIRES
     from policies.schema import Backend, Objective
     from policies.scorers import SCORERS
+    from policies.targets import WIRES
 
     assert set(SCORERS) == set(Objective.model_fields)
     protocols = set(Backend.model_fields["protocol"].annotation.__args__)

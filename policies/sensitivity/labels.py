@@ -18,19 +18,19 @@ class Label:
 
 
 def label(
-    default: int,
+    floor: int,
     top: int,
     detectors: Sequence[Detector],
     texts: Sequence[str] | None,
     *,
     header: int | None = None,
 ) -> Label:
-    """max(policy's default, caller's header, detectors).
+    """max(the policy's floor for the request, caller's header, detectors).
 
     `texts` is everything in the request that can carry text, or None when it could not be read. A detector
     that fails, and text that could not be read, raise the label to `top`.
     """
-    raised: list[tuple[str, int]] = [("default", default)]
+    raised: list[tuple[str, int]] = [("floor", floor)]
     entities: dict[str, int] = {}
     if header is not None:
         raised.append(("header", header))

@@ -86,6 +86,7 @@ def _explain(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     facts.add_argument("--deadline-ms", type=_duration)
     facts.add_argument("--stream", action="store_true", default=None)
     facts.add_argument("--no-fallback", action="store_true", default=None)
+    parser.add_argument("--now", type=_moment, metavar="TIME", help="as if it were then: 2026-04-01T09:00:00+09:00")
     parser.add_argument("--down", action="append", default=[], metavar="BACKEND", help="as if it were unavailable")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="the decision as one JSON object")
@@ -121,6 +122,15 @@ def _number(text: str, low: float, high: float, what: str, kind: Callable[[str],
     if number is None or not low <= number <= high:
         raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
     return number
+
+
+def _moment(text: str) -> float:
+    from policies.calendar import moment
+
+    try:
+        return moment(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 2026-04-01T09:00:00+09:00") from None
 
 
 def _port(text: str) -> int:

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 from policies.compile import compile_documents
 from policies.errors import Problem
@@ -49,4 +50,4 @@ def check(files: list[Path], env: Mapping[str, str]) -> Iterator[Problem]:
             together = documents
             if len(fleets) == 1 == len(alone) and not any(d.kind == "Fleet" for d in documents):
                 together = [*alone, *documents]
-            yield from compile_documents(together)[1]
+            yield from compile_documents(together, ZoneInfo)[1]

@@ -6,20 +6,23 @@ import argparse
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from policies.compile import CompiledPolicy, compile_or_raise
 from policies.decide import decide
 from policies.errors import ConfigurationError, Problem, did_you_mean
 from policies.explain import as_dict
+from policies.facts import UnknownLevel, request_from
 from policies.schema import HttpRequest, RequestFacts
 from policies.source import Document, parse
 from policies.types import Request, Snapshot
 from policies.validate import validate_as
 from router.configuration import read, yaml_files
 from router.errors import ApiError, bad_request
-from router.requests import from_facts, from_http
+from router.requests import from_http
 from router.settings import Settings
 
 _FACTS = (
@@ -42,12 +45,13 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
     try:
         policy = _policy([Path(path) for path in arguments.paths])
-        request = _request(arguments, policy)
+        now = arguments.now or time.time()
+        request = _request(arguments, policy, now)
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return 1
-    except ApiError as error:
-        print(f"pointsman explain: {error.text}", file=sys.stderr)
+    except (ApiError, UnknownLevel) as error:
+        print(f"pointsman explain: {error.text if isinstance(error, ApiError) else error}", file=sys.stderr)
         return 1
     names = [backend.name for backend in policy.fleet.backends]
     for name in arguments.down:
@@ -58,6 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
         tuple("down, as --down says" if name in arguments.down else None for name in names),
         (0,) * len(names),
         (None,) * len(policy.targets),
+        now=now,
     )
     explained = as_dict(decide(request, snapshot, policy, arguments.seed), policy)
     if arguments.json:
@@ -79,10 +84,10 @@ def _policy(paths: list[Path]) -> CompiledPolicy:
         raise ConfigurationError(problems)
     if not any(document.kind == "Fleet" for document in documents):
         raise ConfigurationError([Problem(", ".join(map(str, paths)), 0, 0, "no document of kind Fleet")])
-    return compile_or_raise(documents)
+    return compile_or_raise(documents, ZoneInfo)
 
 
-def _request(arguments: argparse.Namespace, policy: CompiledPolicy) -> Request:
+def _request(arguments: argparse.Namespace, policy: CompiledPolicy, now: float) -> Request:
     given = {name: getattr(arguments, name) for name in _FACTS if getattr(arguments, name) is not None}
     data: dict[str, Any] = {}
     document = Document("(flags)", data, {}, {})
@@ -100,13 +105,13 @@ def _request(arguments: argparse.Namespace, policy: CompiledPolicy) -> Request:
         if given:
             flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise bad_request(f"{flags} cannot change a request of path, headers and body", "change the file")
-        return from_http(http, policy, Settings().max_body_bytes)
+        return from_http(http, policy, Settings().max_body_bytes, now)
     if isinstance(data, dict):
         document = Document(document.file, {**data, **given}, document.keys, document.values)
     facts, problems = validate_as(document, RequestFacts)
     if facts is None:
         raise ConfigurationError(problems)
-    return from_facts(facts, policy)
+    return request_from(facts, policy, now)
 
 
 def _text(path: Path) -> str:

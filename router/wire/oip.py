@@ -40,7 +40,7 @@ def parse(model: str, headers: Mapping[bytes, bytes], body: bytes, policy: Compi
         raise bad_request(str(error)) from None
     except ValueError:
         raise bad_request(f"{HEADER_LENGTH} is not a number", param=HEADER_LENGTH) from None
-    return Parsed("oip", model, task_of(model, policy), infer=infer)
+    return Parsed("oip", model, task_of(model, policy), f"/v2/models/{model}/infer", infer=infer)
 
 
 def task_of(model: str, policy: CompiledPolicy) -> str:

@@ -23,6 +23,13 @@ class Parsed:
     content: Any = field(default=None, repr=False)
     infer: InferRequest | None = field(default=None, repr=False)
 
+    def labels(self) -> dict[str, str]:
+        """The caller's own labels: `metadata` in an OpenAI body."""
+        metadata = self.content.get("metadata") if isinstance(self.content, dict) else None
+        if not isinstance(metadata, dict):
+            return {}
+        return {name: value for name, value in metadata.items() if isinstance(value, str)}
+
     def texts(self) -> list[str] | None:
         """Everything in the call that can carry text, or None where a part of it cannot be read as text."""
         found = list(strings(self.content))

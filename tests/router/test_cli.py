@@ -117,7 +117,7 @@ def test_explain_reads_facts_from_a_file_and_flags_go_over_them(folder, capsys):
     file = folder.parent / "request.yaml"
     file.write_text("model: chat\nlabel: restricted\ntokens_in: 10\n")
     assert explained(capsys, folder, "--request", file)["label"] == "restricted"
-    assert explained(capsys, folder, "--request", file, "--label", "public")["label"] == "public"
+    assert explained(capsys, folder, "--request", file, "--label", "confidential")["label"] == "confidential"
 
 
 def test_explain_reads_a_request_as_a_client_would_send_it(folder, capsys, monkeypatch, tmp_path):

@@ -1,0 +1,95 @@
+"""The YAML that people write, version `pointsman/v1`: Fleet (the backends), Policy (who goes where), PolicyTest.
+
+These models are the single source: validation, the JSON Schema and the reference are derived from them. They are
+frozen; the router and the backends read their settings from them directly. Units stand in the names: `_ms`, `_s`,
+`_usd`, `_w`, `_g`.
+"""
+
+from policies.schema.base import API_VERSION, Model
+from policies.schema.conditions import (
+    AttributeCondition,
+    AttributeTest,
+    EntityCondition,
+    LabelRange,
+    Match,
+    NotText,
+    Range,
+    TextCondition,
+    TimeWindow,
+)
+from policies.schema.fleet import Backend, BackendModel, Fleet, Licence, ScriptStep, SecretReference, Tls
+from policies.schema.policy import (
+    Budget,
+    CarbonTerm,
+    Constraint,
+    CostTerm,
+    DetectorSettings,
+    Fallback,
+    Floor,
+    Keywords,
+    LatencyTerm,
+    Objective,
+    Pii,
+    Policy,
+    RateLimit,
+    Rule,
+    Secrets,
+    Sensitivity,
+    Shadow,
+    Slo,
+    Split,
+    Strategy,
+)
+from policies.schema.policytest import Case, Expect, Given, PolicyTest
+from policies.schema.requests import HttpRequest, RequestFacts
+
+DOCUMENTS: dict[str, type[Model]] = {"Fleet": Fleet, "Policy": Policy, "PolicyTest": PolicyTest}
+"""Every kind of document, by the value of its `kind`."""
+
+__all__ = [
+    "API_VERSION",
+    "DOCUMENTS",
+    "AttributeCondition",
+    "AttributeTest",
+    "Backend",
+    "BackendModel",
+    "Budget",
+    "CarbonTerm",
+    "Case",
+    "Constraint",
+    "CostTerm",
+    "DetectorSettings",
+    "EntityCondition",
+    "Expect",
+    "Fallback",
+    "Fleet",
+    "Floor",
+    "Given",
+    "HttpRequest",
+    "Keywords",
+    "LabelRange",
+    "LatencyTerm",
+    "Licence",
+    "Match",
+    "Model",
+    "NotText",
+    "Objective",
+    "Pii",
+    "Policy",
+    "PolicyTest",
+    "Range",
+    "RateLimit",
+    "RequestFacts",
+    "Rule",
+    "ScriptStep",
+    "SecretReference",
+    "Secrets",
+    "Sensitivity",
+    "Shadow",
+    "Slo",
+    "Split",
+    "Strategy",
+    "TextCondition",
+    "TimeWindow",
+    "Tls",
+]
