@@ -14,7 +14,7 @@ from typing import Any
 from policies.calendar import Zones, utc_only
 from policies.checks import DEFAULT_RULE, check_clearances, check_fleet, check_names, check_policy
 from policies.errors import ConfigurationError, Problem
-from policies.match import CompiledMatch, MatchCompiler, attribute_test
+from policies.match import CompiledMatch, MatchCompiler, all_matches, attribute_test, label_names
 from policies.quotas import Quota, compile_quotas
 from policies.schema import Constraint, Fallback, Fleet, Policy, Rule, Shadow, Slo, Split, Strategy
 from policies.scorers import Scorer, compile_objective
@@ -82,6 +82,7 @@ class CompiledPolicy:
     quotas: tuple[Quota, ...] = field(repr=False)
     floors: tuple[CompiledFloor, ...] = field(repr=False)
     headers: frozenset[str]  # names of the request headers that may be matched
+    label_names: frozenset[str]  # names of the request labels that are matched
     source: Policy = field(repr=False)
     plans: dict[tuple[str, str, str, str], Plan] = field(repr=False, compare=False)  # memo of `plan`
 
@@ -250,6 +251,7 @@ def _compile(fleet: Fleet, policy: Policy, digest: str, zones: Zones) -> Compile
             CompiledFloor(compiler.match(floor.match), ranks[floor.label]) for floor in policy.sensitivity.floors
         ),
         headers=frozenset(policy.headers),
+        label_names=frozenset(name for match in all_matches(policy) for name in label_names(match)),
         source=policy,
         plans={},
     )

@@ -21,10 +21,12 @@ class Problem:
     message: str
     hint: str = ""
     severity: str = "error"  # error | warning
+    code: str = ""  # of a lint, such as PM101
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
-        text = f"{place}: {self.severity}: {self.message}"
+        code = f" {self.code}" if self.code else ""
+        text = f"{place}: {self.severity}{code}: {self.message}"
         return f"{text}\n    {self.hint}" if self.hint else text
 
     def as_dict(self) -> dict[str, str | int]:

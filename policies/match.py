@@ -11,9 +11,9 @@ from operator import attrgetter, eq
 from typing import Any
 
 from policies.calendar import Zones, utc_only, window_test
-from policies.schema import AttributeTest, EntityCondition, LabelRange, Match, NotText, Range, TextCondition
+from policies.schema import AttributeTest, EntityCondition, LabelRange, Match, NotText, Policy, Range, TextCondition
 from policies.sensitivity.entities import canonical
-from policies.types import Request
+from policies.types import Request, Target
 
 Predicate = Callable[[Request], bool]
 ValueTest = Callable[[Any], bool]
@@ -229,3 +229,34 @@ def attribute_test(condition: Any) -> ValueTest:
 def _same(value: Any, wanted: Any) -> bool:
     """Equality that keeps true and 1 apart."""
     return bool(value == wanted) and isinstance(value, bool) == isinstance(wanted, bool)
+
+
+def reached(match: Match, targets: Sequence[Target]) -> list[Target]:
+    """The targets that matching requests may ask for, as far as the model and the task tell."""
+    model = text_test(match.model) if match.model is not None else None
+    task = text_test(match.task) if match.task is not None else None
+    return [
+        target
+        for target in targets
+        if (model is None or model(target.model)) and (task is None or any(task(one) for one in target.tasks))
+    ]
+
+
+def all_matches(policy: Policy) -> Iterator[Match]:
+    """Every match of a policy, without those nested in others."""
+    for group in (policy.rules, policy.constraints, policy.sensitivity.floors, policy.budgets, policy.limits):
+        for one in group:
+            yield one.match
+
+
+def parts(match: Match) -> Iterator[Match]:
+    """A match and every match nested in it."""
+    yield match
+    for part in [*(match.any or ()), *(match.all or ()), *([match.not_] if match.not_ else [])]:
+        yield from parts(part)
+
+
+def label_names(match: Match) -> Iterator[str]:
+    """The labels of requests that a match asks for."""
+    for part in parts(match):
+        yield from part.labels or ()

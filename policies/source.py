@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import yaml
@@ -69,11 +69,24 @@ class Document:
             path = path[:-1]
         return self.values.get(path, (1, 1))
 
+    def part(self, path: Path) -> Document:
+        """What stands at `path`, as a document of its own with its positions in the file."""
+        data = self.data
+        for step in path:
+            data = data[step]
+        size = len(path)
+        return replace(
+            self,
+            data=data,
+            keys={found[size:]: at for found, at in self.keys.items() if found[:size] == path},
+            values={found[size:]: at for found, at in self.values.items() if found[:size] == path},
+        )
+
     def problem(
-        self, path: Path, message: str, hint: str = "", *, key: bool = False, severity: str = "error"
+        self, path: Path, message: str, hint: str = "", *, key: bool = False, severity: str = "error", code: str = ""
     ) -> Problem:
         line, column = self.locate(path, key=key)
-        return Problem(self.file, line, column, message, hint, severity)
+        return Problem(self.file, line, column, message, hint, severity, code)
 
 
 def parse(text: str, file: str, env: Mapping[str, str]) -> tuple[list[Document], list[Problem]]:

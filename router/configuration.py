@@ -27,9 +27,13 @@ def yaml_files(paths: Iterable[Path]) -> Iterator[Path]:
     for path in paths:
         if path.is_dir():
             found = sorted(p for p in path.iterdir() if p.suffix in (".yaml", ".yml"))
-            yield from (p for p in found if not p.stem.endswith("_test"))
+            yield from (p for p in found if not is_test(p))
         else:
             yield path
+
+
+def is_test(path: Path) -> bool:
+    return path.stem.endswith("_test")
 
 
 def read(path: Path, env: Mapping[str, str]) -> tuple[list[Document], list[Problem]]:
@@ -40,6 +44,25 @@ def read(path: Path, env: Mapping[str, str]) -> tuple[list[Document], list[Probl
     except UnicodeDecodeError as error:
         return [], [Problem(str(path), 0, 0, f"not UTF-8: byte {error.start} cannot be decoded", "save it as UTF-8")]
     return parse(text, str(path), env)
+
+
+def policy_from(paths: Iterable[Path], env: Mapping[str, str]) -> CompiledPolicy:
+    """Compiled from the files alone: artefacts and secrets are not needed to decide. Raises ConfigurationError."""
+    documents: list[Document] = []
+    problems: list[Problem] = []
+    files = list(yaml_files(paths))
+    for path in files:
+        found, wrong = read(path, env)
+        documents += found
+        problems += wrong
+    policy, wrong = compile_documents(documents, ZoneInfo)
+    problems += wrong
+    if not problems and not any(document.kind == "Fleet" for document in documents):
+        where = ", ".join(map(str, files)) or "the given folder"
+        problems.append(Problem(where, 0, 0, "no document of kind Fleet"))
+    if policy is None or any(p.severity == "error" for p in problems):
+        raise ConfigurationError(p for p in problems if p.severity == "error")
+    return policy
 
 
 def load(paths: Iterable[Path], env: Mapping[str, str]) -> Configuration:

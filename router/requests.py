@@ -34,7 +34,7 @@ def build_request(
         session=hints.session,
         caller_region=hints.caller_region,
         headers=hints.headers,
-        labels={**parsed.labels(), **hints.labels},
+        labels={n: v for n, v in {**parsed.labels(), **hints.labels}.items() if n in policy.label_names},
     )
     texts = parsed.texts() if policy.detectors else ()
     found = label(policy.floor(request, now), len(policy.levels) - 1, policy.detectors, texts, header=hints.label)

@@ -18,11 +18,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"pointsman {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_serve, _check, _explain):
+    for add in (_serve, _check, _explain, _test, _diff):
         add(commands)
     arguments = parser.parse_args(argv)
     try:
-        status: int = arguments.run(arguments)
+        status: int = arguments.run_command(arguments)
         return status
     except KeyboardInterrupt:
         return 130
@@ -31,10 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _configuration(parser: argparse.ArgumentParser) -> None:
+def _configuration(parser: argparse.ArgumentParser, nargs: str = "+") -> None:
     parser.add_argument(
         "paths",
-        nargs="+",
+        nargs=nargs,
         metavar="PATH",
         help="fleet and policy files, or a folder that holds them (files named *_test.yaml are left out)",
     )
@@ -53,7 +53,7 @@ def _serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     )
     parser.add_argument("--replicas", type=_count, default=1, help="router processes on this node (engine ray)")
     parser.add_argument("--seed", type=int, default=0, help="of the draws that break ties (default: 0)")
-    parser.set_defaults(run=_run_serve)
+    parser.set_defaults(run_command=_run_serve)
 
 
 def _check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -62,9 +62,11 @@ def _check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         help="check fleets and policies",
         description="Check every file by itself, and a folder's policies against its fleet. All problems are shown.",
     )
-    _configuration(parser)
+    _configuration(parser, nargs="*")
+    parser.add_argument("--strict", action="store_true", help="warnings count as errors")
+    parser.add_argument("--explain", metavar="CODE", help="what a warning such as PM101 means, and what to do")
     parser.add_argument("--json", action="store_true", help="one JSON object")
-    parser.set_defaults(run=_run_check)
+    parser.set_defaults(run_command=_run_check)
 
 
 def _explain(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -90,7 +92,53 @@ def _explain(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument("--down", action="append", default=[], metavar="BACKEND", help="as if it were unavailable")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="the decision as one JSON object")
-    parser.set_defaults(run=_run_explain)
+    parser.set_defaults(run_command=_run_explain)
+
+
+def _test(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "test",
+        help="run the tests of policies",
+        description="Run the cases in *_test.yaml against the policy beside it, by the code that serves.",
+    )
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="files of tests, or folders that hold them")
+    parser.add_argument("--run", metavar="PATTERN", help="only cases whose name holds this, or matches it (*, ?)")
+    parser.add_argument("--junit", metavar="FILE", help="write the results as JUnit XML")
+    parser.add_argument("--coverage", action="store_true", help="list what no case exercises")
+    parser.add_argument(
+        "--fail-under", type=_percent, metavar="PERCENT", help="fail where coverage is lower (implies --coverage)"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.set_defaults(run_command=_run_test)
+
+
+def _diff(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "diff",
+        help="show what a change of configuration means",
+        description="Decide the same requests under both configurations and show which move, from where to where, "
+        "and why. Exit status 1 where a request may now reach a less trusted tier.",
+    )
+    parser.add_argument("old", metavar="OLD", help="file or folder with a fleet and a policy")
+    parser.add_argument("new", metavar="NEW", help="the same, changed")
+    parser.add_argument(
+        "--requests", metavar="FILE", help="facts of requests (YAML, JSON, JSONL); else a grid of what both ask for"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true", help="every request that moves")
+    parser.set_defaults(run_command=_run_diff)
+
+
+def _run_diff(arguments: argparse.Namespace) -> int:
+    from router.cli.diff import run
+
+    return run(arguments)
+
+
+def _run_test(arguments: argparse.Namespace) -> int:
+    from router.cli.test import run
+
+    return run(arguments)
 
 
 def _run_serve(arguments: argparse.Namespace) -> int:
@@ -136,6 +184,11 @@ def _moment(text: str) -> float:
 def _port(text: str) -> int:
     port: int = _number(text, 1, 65535, "a port from 1 to 65535")
     return port
+
+
+def _percent(text: str) -> float:
+    percent: float = _number(text, 0, 100, "a number from 0 to 100", float)
+    return percent
 
 
 def _count(text: str) -> int:

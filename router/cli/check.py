@@ -10,13 +10,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from policies.compile import compile_documents
-from policies.errors import Problem
+from policies.compile import CompiledPolicy, compile_documents
+from policies.errors import Problem, did_you_mean
+from policies.lint import CODES, Linted, lint
 from policies.source import Document
 from router.configuration import read, yaml_files
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.explain is not None:
+        return explain_code(arguments.explain)
+    if not arguments.paths:
+        print("pointsman check: which files? name files or a folder", file=sys.stderr)
+        return 2
     paths = [Path(path) for path in arguments.paths]
     files = list(yaml_files(paths))
     if not files:
@@ -31,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
             print(problem)
         verdict = f"{len(errors)} error(s), {len(problems) - len(errors)} warning(s)" if problems else "good"
         print(f"{len(files)} file(s) checked: {verdict}", file=sys.stderr)
-    return 1 if errors else 0
+    return 1 if errors or (arguments.strict and problems) else 0
 
 
 def check(files: list[Path], env: Mapping[str, str]) -> Iterator[Problem]:
@@ -50,4 +56,24 @@ def check(files: list[Path], env: Mapping[str, str]) -> Iterator[Problem]:
             together = documents
             if len(fleets) == 1 == len(alone) and not any(d.kind == "Fleet" for d in documents):
                 together = [*alone, *documents]
-            yield from compile_documents(together, ZoneInfo)[1]
+            compiled, problems = compile_documents(together, ZoneInfo)
+            yield from problems
+            if compiled is not None:
+                yield from _lints(compiled, together)
+
+
+def _lints(compiled: CompiledPolicy, documents: list[Document]) -> list[Problem]:
+    by_kind = {document.kind: document for document in documents}
+    if "Policy" not in by_kind:
+        return []
+    return lint(Linted(compiled, by_kind["Fleet"], by_kind["Policy"], ZoneInfo))
+
+
+def explain_code(code: str) -> int:
+    """What a lint means, for `--explain CODE`."""
+    text = CODES.get(code.upper())
+    if text is None:
+        print(f"pointsman check: no lint '{code}'; {did_you_mean(code.upper(), CODES)}", file=sys.stderr)
+        return 2
+    print(f"{code.upper()}  {text}")
+    return 0

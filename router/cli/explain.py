@@ -9,9 +9,8 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
-from policies.compile import CompiledPolicy, compile_or_raise
+from policies.compile import CompiledPolicy
 from policies.decide import decide
 from policies.errors import ConfigurationError, Problem, did_you_mean
 from policies.explain import as_dict
@@ -20,7 +19,8 @@ from policies.schema import HttpRequest, RequestFacts
 from policies.source import Document, parse
 from policies.types import Request, Snapshot
 from policies.validate import validate_as
-from router.configuration import read, yaml_files
+from router.cli.files import text_of
+from router.configuration import policy_from
 from router.errors import ApiError, bad_request
 from router.requests import from_http
 from router.settings import Settings
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
         print("pointsman explain: which request? give --model (and --label, …), or --request FILE", file=sys.stderr)
         return 2
     try:
-        policy = _policy([Path(path) for path in arguments.paths])
+        policy = policy_from([Path(path) for path in arguments.paths], os.environ)
         now = arguments.now or time.time()
         request = _request(arguments, policy, now)
     except ConfigurationError as error:
@@ -72,27 +72,12 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _policy(paths: list[Path]) -> CompiledPolicy:
-    """Compiled from the files alone: artefacts and secrets are not needed to explain."""
-    documents: list[Document] = []
-    problems: list[Problem] = []
-    for path in yaml_files(paths):
-        found, wrong = read(path, os.environ)
-        documents += found
-        problems += wrong
-    if problems:
-        raise ConfigurationError(problems)
-    if not any(document.kind == "Fleet" for document in documents):
-        raise ConfigurationError([Problem(", ".join(map(str, paths)), 0, 0, "no document of kind Fleet")])
-    return compile_or_raise(documents, ZoneInfo)
-
-
 def _request(arguments: argparse.Namespace, policy: CompiledPolicy, now: float) -> Request:
     given = {name: getattr(arguments, name) for name in _FACTS if getattr(arguments, name) is not None}
     data: dict[str, Any] = {}
     document = Document("(flags)", data, {}, {})
     if arguments.request is not None:
-        text = sys.stdin.read() if arguments.request == "-" else _text(Path(arguments.request))
+        text = sys.stdin.read() if arguments.request == "-" else text_of(Path(arguments.request))
         documents, problems = parse(text, arguments.request, os.environ)
         if problems or len(documents) != 1:
             raise ConfigurationError(problems or [Problem(arguments.request, 0, 0, "must hold one request")])
@@ -112,15 +97,6 @@ def _request(arguments: argparse.Namespace, policy: CompiledPolicy, now: float) 
     if facts is None:
         raise ConfigurationError(problems)
     return request_from(facts, policy, now)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode()
-    except OSError as error:
-        raise ConfigurationError([Problem(str(path), 0, 0, f"cannot be read: {error.strerror or error}")]) from None
-    except UnicodeDecodeError:
-        raise ConfigurationError([Problem(str(path), 0, 0, "not UTF-8")]) from None
 
 
 def show(explained: dict[str, Any], request: Request) -> None:

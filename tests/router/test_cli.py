@@ -48,7 +48,10 @@ def run(capsys, *arguments):
 
 
 def test_check_of_a_good_folder(folder, capsys):
-    assert run(capsys, "check", folder) == (0, "", "2 file(s) checked: good\n")
+    status, out, err = run(capsys, "check", folder)
+    assert (status, err) == (0, "2 file(s) checked: 0 error(s), 1 warning(s)\n")
+    assert "warning PM103: no request can reach 'cloud'" in out
+    assert run(capsys, "check", "--strict", folder)[0] == 1
 
 
 def test_check_as_json(folder, capsys):

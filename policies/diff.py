@@ -1,0 +1,123 @@
+"""What changed in meaning between two policies: which requests move, from where to where, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from policies.compile import CompiledPolicy
+from policies.decide import decide
+from policies.facts import UnknownLevel, request_from
+from policies.grid import Probe
+from policies.types import Decision, Snapshot
+
+OWN_PREMISES = {"edge": 1, "onprem": 1, "cloud": 0}
+"""Trust by tier: a cloud is somebody else's machine; edge and on-prem are one's own."""
+NOWHERE = 2
+"""A request that is refused reaches nobody at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a request ends up: who gets it, who may get it next, under what rule and label."""
+
+    backend: str | None
+    attempts: tuple[str, ...]
+    rule: str
+    label: str
+    refusal: str | None
+    trust: int  # of the least trusted that may be tried
+    copied_to: str | None
+
+    def __str__(self) -> str:
+        if self.backend is None:
+            return f"refused ({self.refusal})"
+        more = f" then {', '.join(self.attempts[1:])}" if len(self.attempts) > 1 else ""
+        copy = f", copied to {self.copied_to}" if self.copied_to else ""
+        return f"{self.backend}{more}{copy}"
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A request that two policies treat differently."""
+
+    probe: Probe
+    before: Place
+    after: Place
+    why: str
+
+    @property
+    def loses_trust(self) -> bool:
+        """Whether it may now reach a less trusted tier than before."""
+        return self.after.trust < self.before.trust
+
+    @property
+    def relocates(self) -> bool:
+        """Whether it goes elsewhere; otherwise only the rule or the label has another name."""
+        return (self.before.backend, self.before.attempts, self.before.copied_to) != (
+            self.after.backend,
+            self.after.attempts,
+            self.after.copied_to,
+        )
+
+
+def compare(old: CompiledPolicy, new: CompiledPolicy, probes: Iterable[Probe], seed: int = 0) -> list[Move]:
+    """The probes that move, in their order. Fleets are taken at rest."""
+    moves = []
+    for probe in probes:
+        (before, first), (after, second) = (_place(policy, probe, seed) for policy in (old, new))
+        if before != after:
+            moves.append(Move(probe, before, after, _why(first, second, before, after, new)))
+    return moves
+
+
+def _place(policy: CompiledPolicy, probe: Probe, seed: int) -> tuple[Place, Decision | None]:
+    try:
+        request = request_from(probe.facts, policy, probe.now)
+    except UnknownLevel:
+        return Place(None, (), "", probe.facts.label or "", "unknown level", NOWHERE, None), None
+    decision = decide(request, at_rest(policy, probe.now), policy, seed)
+    chosen, shadow = decision.chosen, decision.shadow
+    reached = [c.target.tier for c in decision.attempts] + ([shadow.target.tier] if shadow else [])
+    place = Place(
+        chosen.target.backend if chosen else None,
+        tuple(candidate.target.backend for candidate in decision.attempts),
+        decision.rule,
+        policy.levels[decision.label],
+        str(decision.refusal.code) if decision.refusal else None,
+        min((OWN_PREMISES[tier] for tier in reached), default=NOWHERE),
+        shadow.target.backend if shadow else None,
+    )
+    return place, decision
+
+
+def at_rest(policy: CompiledPolicy, now: float) -> Snapshot:
+    """A fleet that is healthy, idle and unmeasured, and has spent nothing."""
+    count = len(policy.fleet.backends)
+    return Snapshot((None,) * count, (0,) * count, (None,) * len(policy.targets), now=now)
+
+
+def _why(first: Decision | None, second: Decision | None, before: Place, after: Place, new: CompiledPolicy) -> str:
+    """The first difference that explains the move: label, constraints, rejections, rule, then scores."""
+    if first is None or second is None:
+        return "the level is known to one of the policies only"
+    if before.label != after.label:
+        return f"label {before.label} is now {after.label}"
+    added = [name for name in second.constraints if name not in first.constraints]
+    removed = [name for name in first.constraints if name not in second.constraints]
+    gone = {(r.backend, r.filter): r.reason for r in second.rejected}
+    if added or removed:
+        told = [*(f"constraint {name} now applies" for name in added), *(f"no longer {name}" for name in removed)]
+        return "; ".join(told)
+    for backend in before.attempts:
+        for (name, by), reason in gone.items():
+            if name == backend:
+                return f"{backend} is now rejected by {by}: {reason}"
+    for rejection in first.rejected:
+        if rejection.backend in after.attempts:
+            return f"{rejection.backend} was rejected by {rejection.filter}: {rejection.reason}"
+    if before.rule != after.rule:
+        return f"rule {before.rule} is now {after.rule}"
+    if second.picker != first.picker or before.attempts[:1] != after.attempts[:1]:
+        return f"rule {after.rule} prefers otherwise"
+    return f"rule {after.rule} has another fallback or shadow"

@@ -1,0 +1,118 @@
+"""`pointsman diff`: what changed in meaning between two configurations. Exit 1 where something loses trust."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from policies.compile import CompiledPolicy
+from policies.diff import Move, compare
+from policies.errors import ConfigurationError, Problem
+from policies.grid import MONDAY_NOON, Probe, probes
+from policies.schema import RequestFacts
+from policies.source import parse
+from policies.validate import validate_as
+from router.cli.files import text_of
+from router.configuration import policy_from
+
+MOST_PROBES = 20_000
+_SHOWN = 20
+
+
+def run(arguments: argparse.Namespace) -> int:
+    try:
+        old, new = (policy_from([Path(one)], os.environ) for one in (arguments.old, arguments.new))
+        asked = list(_requests(Path(arguments.requests))) if arguments.requests else _grid(old, new)
+    except ConfigurationError as error:
+        print(error, file=sys.stderr)
+        return 2
+    moves = compare(old, new, asked, arguments.seed)
+    losing = [move for move in moves if move.loses_trust]
+    if arguments.json:
+        print(json.dumps(_as_json(old, new, asked, moves), ensure_ascii=False, indent=2))
+    else:
+        _show(old, new, asked, moves)
+    return 1 if losing else 0
+
+
+def _grid(old: CompiledPolicy, new: CompiledPolicy) -> list[Probe]:
+    return probes([old, new], MOST_PROBES, ZoneInfo)
+
+
+def _requests(path: Path) -> Iterator[Probe]:
+    """Facts of requests: a YAML or JSON list of them, or one JSON object a line."""
+    text = text_of(path)
+    if path.suffix == ".jsonl":
+        text = "".join(f"---\n{line}\n" for line in text.splitlines() if line.strip())
+    documents, problems = parse(text, str(path), os.environ)
+    for document in documents:
+        listed = isinstance(document.data, list)
+        for part in [document.part((i,)) for i in range(len(document.data))] if listed else [document]:
+            facts, wrong = validate_as(part, RequestFacts)
+            problems += wrong
+            if facts is not None:
+                yield Probe(facts, MONDAY_NOON)
+    if problems:
+        raise ConfigurationError(problems)
+    if not documents:
+        raise ConfigurationError([Problem(str(path), 0, 0, "holds no requests")])
+
+
+def _facts(probe: Probe) -> dict[str, Any]:
+    shown = probe.facts.model_dump(exclude_defaults=True, exclude={"id", "protocol"})
+    return shown if probe.now == MONDAY_NOON else shown | {"now": probe.now}
+
+
+def _as_json(old: CompiledPolicy, new: CompiledPolicy, asked: list[Probe], moves: list[Move]) -> dict[str, Any]:
+    return {
+        "old": old.digest,
+        "new": new.digest,
+        "requests": len(asked),
+        "moved": len(moves),
+        "losing_trust": sum(move.loses_trust for move in moves),
+        "moves": [
+            {
+                "request": _facts(move.probe),
+                "before": {"rule": move.before.rule, "label": move.before.label, "goes_to": str(move.before)},
+                "after": {"rule": move.after.rule, "label": move.after.label, "goes_to": str(move.after)},
+                "why": move.why,
+                "loses_trust": move.loses_trust,
+            }
+            for move in moves
+        ],
+    }
+
+
+def _show(old: CompiledPolicy, new: CompiledPolicy, asked: list[Probe], moves: list[Move]) -> None:
+    from rich.table import Table
+
+    from router.cli.output import console
+
+    out = console()
+    print(f"policy {old.digest} -> {new.digest}, {len(asked)} requests compared", flush=True)
+    if not moves:
+        print("nothing moves")
+        return
+    kinds = Counter((m.loses_trust, str(m.before), str(m.after), m.why) for m in moves)
+    examples = {(m.loses_trust, str(m.before), str(m.after), m.why): m for m in reversed(moves)}
+    table = Table("", "requests", "from", "to", "why", "for example")
+    ordered = sorted(kinds.items(), key=lambda item: (not item[0][0], -item[1]))
+    for kind, count in ordered[:_SHOWN]:
+        loses, before, after, why = kind
+        move = examples[kind]
+        if before == after:
+            before, after = f"rule {move.before.rule}", f"rule {move.after.rule}, same backends"
+        example = ", ".join(f"{name} {value}" for name, value in _facts(move.probe).items())
+        table.add_row("LESS TRUSTED" if loses else "", str(count), before, after, why, example)
+    out.print(table)
+    if len(ordered) > _SHOWN:
+        print(f"and {len(ordered) - _SHOWN} more kinds of moves: --json lists every request")
+    losing = sum(move.loses_trust for move in moves)
+    print(f"{len(moves)} of {len(asked)} requests move; {losing} may now reach a less trusted tier")

@@ -1,0 +1,30 @@
+"""The files of a log: `decisions-WRITER-SEQ.jsonl`, SEQ the number of the first record. One chain per writer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+_NAME = re.compile(r"decisions-(?P<writer>.+)-(?P<seq>\d{12})\.jsonl\Z")
+
+
+def file_name(writer: str, seq: int) -> str:
+    return f"decisions-{writer}-{seq:012d}.jsonl"
+
+
+def chains(paths: Iterable[Path]) -> dict[str, list[Path]]:
+    """The files of each writer, oldest first, among files and folders of files. Other files are a chain each."""
+    found: dict[str, list[Path]] = {}
+    for path in paths:
+        files = sorted(p for p in path.iterdir() if _NAME.match(p.name)) if path.is_dir() else [path]
+        for file in files:
+            match = _NAME.match(file.name)
+            found.setdefault(f"{file.parent}/{match['writer']}" if match else str(file), []).append(file)
+    return {writer: sorted(files, key=lambda file: file.name) for writer, files in found.items()}
+
+
+def lines(files: Iterable[Path]) -> Iterator[bytes]:
+    for file in files:
+        with file.open("rb") as stream:
+            yield from stream

@@ -1,0 +1,154 @@
+"""What one line of the decision log holds, and a decision made again from it. Facts and names, never a payload."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from policies.compile import CompiledPolicy
+from policies.decide import decide
+from policies.sensitivity.labels import Label
+from policies.types import Decision, Request, Snapshot
+
+UNKNOWN_MODEL = "?"
+"""Stands for a model that no backend serves: the name is the caller's text, and could be anything."""
+_DEFAULTS = {f.name: f.default for f in fields(Request)}
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A decision with all that it was made from."""
+
+    id: str
+    request: Request
+    label: Label
+    snapshot: Snapshot
+    decision: Decision
+    policy: CompiledPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a request ended. Times in milliseconds."""
+
+    outcome: str
+    backend: str | None
+    attempts: int
+    ms: float
+    ttft_ms: float | None = None
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    cost_usd: float | None = None
+
+
+def as_record(decided: Decided, outcome: Outcome | None) -> dict[str, Any]:
+    policy, decision, label = decided.policy, decided.decision, decided.label
+    record: dict[str, Any] = {
+        "at": decided.snapshot.now,
+        "id": decided.id,
+        "policy": decision.policy,
+        "seed": decision.seed,
+        "request": _request(decided.request, policy),
+        "raised_by": [[source, policy.levels[rank]] for source, rank in label.raised_by],
+        "entities": dict(label.entities),
+        "state": _state(decided.snapshot, policy),
+        "decision": compact(decision, policy),
+    }
+    if outcome is not None:
+        record["outcome"] = {f.name: v for f in fields(outcome) if (v := getattr(outcome, f.name)) is not None}
+    return record
+
+
+def compact(decision: Decision, policy: CompiledPolicy) -> dict[str, Any]:
+    """The decision in short, exact to the bit: the same record of two decisions means the same decision."""
+    return {
+        "label": policy.levels[decision.label],
+        "sent_label": policy.levels[decision.sent_label],
+        "rule": decision.rule,
+        "constraints": list(decision.constraints),
+        "ranked": [[c.target.backend, c.score] for c in decision.ranked],
+        "attempts": [c.target.backend for c in decision.attempts],
+        "rejected": [[r.backend, r.filter] for r in decision.rejected if r.filter != "capability"],
+        "refusal": str(decision.refusal.code) if decision.refusal else None,
+        "transform": decision.transform,
+        "shadow": decision.shadow.target.backend if decision.shadow else None,
+        "counts_against": [policy.quotas[index].name for index in decision.quotas],
+    }
+
+
+def _request(request: Request, policy: CompiledPolicy) -> dict[str, Any]:
+    """What differs from a request about which nothing is known."""
+    stated = {name: getattr(request, name) for name in _DEFAULTS}
+    if request.model not in policy.models:
+        stated["model"] = UNKNOWN_MODEL
+        stated["route"] = "/v2/models/?/infer" if request.protocol == "oip" else request.route
+    stated |= {"label": policy.levels[request.label], "entities": sorted(request.entities)}
+    stated["masked_label"] = None if request.masked_label is None else policy.levels[request.masked_label]
+    stated |= {"headers": dict(request.headers), "labels": dict(request.labels)}
+    return {name: value for name, value in stated.items() if value != _DEFAULTS[name] and value not in ([], {})}
+
+
+def _state(snapshot: Snapshot, policy: CompiledPolicy) -> dict[str, Any]:
+    """What differs from a fleet that is healthy, idle and unmeasured."""
+    names = [backend.name for backend in policy.fleet.backends]
+    targets = [f"{target.backend}/{target.model}" for target in policy.targets]
+    found = {
+        "unavailable": {n: why for n, why in zip(names, snapshot.unavailable, strict=True) if why is not None},
+        "in_flight": {n: count for n, count in zip(names, snapshot.in_flight, strict=True) if count},
+        "latency_ms": {n: ms for n, ms in zip(targets, snapshot.latency_ms, strict=True) if ms is not None},
+        "ttft_ms": {n: ms for n, ms in zip(targets, snapshot.ttft_ms, strict=False) if ms is not None},
+        "spent": [[policy.quotas[i].name, policy.quotas[i].unit, key, n] for (i, key), n in snapshot.spent.items()],
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+# --- again --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    request: Request
+    decision: Decision
+    differences: tuple[str, ...]  # parts of the logged decision that did not come out again; empty: none
+
+
+def replay(record: Mapping[str, Any], policy: CompiledPolicy) -> Replay:
+    """The decision made again from what the record holds, under the policy that made it."""
+    request = _request_of(record["request"], policy)
+    decision = decide(request, _snapshot_of(record, policy), policy, record["seed"])
+    logged, again = record["decision"], compact(decision, policy)
+    differences = [
+        f"{name}: logged {logged.get(name)}, now {again[name]}" for name in again if logged.get(name) != again[name]
+    ]
+    return Replay(request, decision, tuple(differences))
+
+
+def _request_of(stated: Mapping[str, Any], policy: CompiledPolicy) -> Request:
+    known = dict(stated)
+    known["label"] = policy.rank(known["label"])
+    if "masked_label" in known:
+        known["masked_label"] = policy.rank(known["masked_label"])
+    known["entities"] = frozenset(known.get("entities", ()))
+    return Request(**known)
+
+
+def _snapshot_of(record: Mapping[str, Any], policy: CompiledPolicy) -> Snapshot:
+    state = record["state"]
+    names = [backend.name for backend in policy.fleet.backends]
+    targets = [f"{target.backend}/{target.model}" for target in policy.targets]
+
+    def of(kind: str, keys: list[str], absent: Any) -> tuple[Any, ...]:
+        found = state.get(kind, {})
+        return tuple(found.get(key, absent) for key in keys)
+
+    quotas = {(quota.name, quota.unit): quota.index for quota in policy.quotas}
+    spent = {(quotas[name, unit], key): amount for name, unit, key, amount in state.get("spent", ())}
+    return Snapshot(
+        of("unavailable", names, None),
+        of("in_flight", names, 0),
+        of("latency_ms", targets, None),
+        of("ttft_ms", targets, None),
+        record["at"],
+        spent,
+    )

@@ -1,0 +1,155 @@
+"""Writes the log in a thread of its own. What a request costs is putting its record into a bounded queue.
+
+A full queue drops the record and counts it: requests are never held up. Every batch is handed to the operating
+system before the next is taken, so a process that is killed loses what was still in the queue, and no more than one
+unfinished line stands in the file. The next writer cuts that line and says so.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from router.decisionlog.chain import GENESIS, link, unlink
+from router.decisionlog.files import chains, file_name
+
+log = logging.getLogger("pointsman")
+
+Entry = Callable[[], dict[str, Any]]
+"""Makes the record; called in the writer's thread."""
+_BATCH = 512
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    folder: Path
+    max_bytes: int = 64 * 1024 * 1024  # of a file, before the next is begun
+    max_queued: int = 10_000  # records waiting to be written
+    keep_files: int = 0  # oldest ones over this number are removed; 0: keep all
+
+
+class DecisionLog:
+    """One chain of files. `writer` names it among the writers of the folder; only one process may have a name."""
+
+    def __init__(self, settings: LogSettings, writer: str = "main", on_drop: Callable[[], None] = lambda: None) -> None:
+        """Opens or begins the chain. Raises OSError where the folder cannot be written."""
+        self._settings, self._writer, self._on_drop = settings, writer, on_drop
+        self._queue: queue.Queue[Entry | None] = queue.Queue(settings.max_queued)
+        settings.folder.mkdir(parents=True, exist_ok=True)
+        self._seq, self._prev, cut = 0, GENESIS, 0
+        self._file = self._open(self._last())
+        cut = self._recover()
+        started: dict[str, Any] = {"event": "started", "at": time.time()}
+        self._write([started | ({"cut_bytes": cut} if cut else {})])
+        self._thread = threading.Thread(target=self._run, name="decision-log", daemon=True)
+        self._thread.start()
+
+    def put(self, entry: Entry) -> None:
+        try:
+            self._queue.put_nowait(entry)
+        except queue.Full:
+            self._on_drop()
+
+    def close(self) -> None:
+        """Write what is queued, say that this is the end, and close. At most a few seconds."""
+        try:
+            self._queue.put(None, timeout=5)
+        except queue.Full:
+            return
+        self._thread.join(10)
+
+    def flush(self) -> None:
+        """Wait until everything put so far has been written. For tests and for who reads the log at once."""
+        done = threading.Event()
+
+        def mark() -> dict[str, Any]:
+            done.set()
+            return {}
+
+        self._queue.put(mark)
+        done.wait(10)
+        while self._queue.unfinished_tasks:
+            time.sleep(0.001)
+
+    # --- the writer's thread --------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            entries = [self._queue.get()]
+            while len(entries) < _BATCH:
+                try:
+                    entries.append(self._queue.get_nowait())
+                except queue.Empty:
+                    break
+            try:
+                self._write([record for entry in entries if entry is not None and (record := entry())])
+                if None in entries:
+                    self._write([{"event": "stopped", "at": time.time()}])
+                    self._file.close()
+                    return
+            except OSError as error:  # a full disk must not end the router; what is lost is counted
+                log.error("decision log: %d records lost: %s", len(entries), error.strerror)
+                for _ in entries:
+                    self._on_drop()
+            finally:
+                for _ in entries:
+                    self._queue.task_done()
+
+    def _write(self, records: list[dict[str, Any]]) -> None:
+        if not records:
+            return
+        if self._file.tell() > self._settings.max_bytes:
+            self._rotate()
+        seq, prev, batch = self._seq, self._prev, b""
+        for record in records:
+            seq += 1
+            line, prev = link(prev, {"seq": seq, **record})
+            batch += line
+        self._file.write(batch)
+        self._seq, self._prev = seq, prev
+
+    def _rotate(self) -> None:
+        self._file.close()
+        self._file = self._open(self._settings.folder / file_name(self._writer, self._seq + 1))
+        keep = self._settings.keep_files
+        for old in self._files()[: -keep or None] if keep else ():
+            old.unlink(missing_ok=True)
+
+    def _files(self) -> list[Path]:
+        return chains([self._settings.folder]).get(f"{self._settings.folder}/{self._writer}", [])
+
+    def _last(self) -> Path:
+        files = self._files()
+        return files[-1] if files else self._settings.folder / file_name(self._writer, 1)
+
+    def _open(self, path: Path) -> BinaryIO:
+        return path.open("ab", buffering=0)
+
+    def _recover(self) -> int:
+        """Take up the chain at the last whole line; the number of bytes of an unfinished one, which is cut."""
+        path = Path(self._file.name)
+        data = path.read_bytes()
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):
+            os.truncate(path, whole)
+        last = data[:whole].splitlines(keepends=True)[-1:]
+        if last:
+            try:
+                record, _ = unlink(last[0])
+                self._seq, self._prev = int(record["seq"]), str(record["hash"])
+            except ValueError:
+                # Not a line of ours: `verify` will tell. Begin anew rather than build on it.
+                self._file.close()
+                self._file = self._open(path.with_name(f"{path.stem}-{int(time.time())}.jsonl"))
+        elif len(self._files()) > 1:  # the last file was begun and nothing written
+            previous = self._files()[-2].read_bytes().splitlines(keepends=True)[-1]
+            record, _ = unlink(previous)
+            self._seq, self._prev = int(record["seq"]), str(record["hash"])
+        return len(data) - whole
