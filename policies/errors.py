@@ -7,7 +7,7 @@ ConfigurationError raised with *all* problems of a configuration at once
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 
@@ -42,8 +42,9 @@ class ConfigurationError(Exception):
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:
-    """A hint naming the closest allowed word, or all of them when they are few. Empty when there are none."""
-    choices = sorted(set(allowed))
+    """A hint naming the closest allowed word, or all of them when they are few. Empty when there are none. Words in
+    a sequence keep their order, which may mean something."""
+    choices = list(dict.fromkeys(allowed)) if isinstance(allowed, Sequence) else sorted(set(allowed))
     close = difflib.get_close_matches(str(word), choices, n=1, cutoff=0.6)
     if close:
         return f"did you mean '{close[0]}'?"

@@ -35,8 +35,8 @@ class Filter(Protocol):
 
 def capability(target: Target, context: Context) -> str | None:
     request, limit = context.request, target.context_tokens
-    if limit is not None and request.tokens_in > limit:
-        return f"about {request.tokens_in} input tokens, it takes {limit}"
+    if limit is not None and request.tokens_in + request.tokens_out > limit:
+        return f"about {request.tokens_in} input tokens and {request.tokens_out} to answer, it takes {limit} together"
     return None
 
 

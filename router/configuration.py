@@ -84,7 +84,7 @@ def load(paths: Iterable[Path], env: Mapping[str, str]) -> Configuration:
             problems.append(Problem(where, 0, 0, "no document of kind Fleet", "a router needs backends: add one"))
         raise ConfigurationError(problems)
     model, document = fleet
-    folder = Path(document.file).resolve().parent
+    folder = Path(document.file).absolute().parent  # of the link, where it is one: mounted volumes are links
     problems += missing_files(model, document, folder)
     api_keys: dict[str, str] = {}
     for i, backend in enumerate(model.backends):

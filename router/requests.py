@@ -37,6 +37,8 @@ def build_request(
         labels={n: v for n, v in {**parsed.labels(), **hints.labels}.items() if n in policy.label_names},
     )
     texts = parsed.texts() if policy.detectors else ()
+    if texts and hints.request_id:
+        texts = [*texts, hints.request_id]  # it goes to the backend too
     found = label(policy.floor(request, now), len(policy.levels) - 1, policy.detectors, texts, header=hints.label)
     return request.labelled(found.rank, None, frozenset(found.entities)), found
 

@@ -43,15 +43,19 @@ def _configuration(parser: argparse.ArgumentParser, nargs: str = "+") -> None:
 def _serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("serve", help="run the router", description="Run the router until Ctrl-C.")
     _configuration(parser)
-    parser.add_argument("--engine", choices=("ray", "local"), default="ray", help="default: ray")
+    parser.add_argument("--engine", choices=("ray", "local"), default="ray", help="what runs the router (default: ray)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=_port, default=8000, help="data API (default: 8000)")
     parser.add_argument("--admin-port", type=_port, default=8001, help="admin API (default: 8001)")
-    parser.add_argument("--max-body", type=_size, default="32MiB", metavar="SIZE", help="default: 32MiB")
+    parser.add_argument(
+        "--max-body", type=_size, default="32MiB", metavar="SIZE", help="largest request body (default: 32MiB)"
+    )
     parser.add_argument(
         "--deadline", type=_duration, default=60.0, metavar="SECONDS", help="for requests that give none (default: 60)"
     )
-    parser.add_argument("--replicas", type=_count, default=1, help="router processes on this node (engine ray)")
+    parser.add_argument(
+        "--replicas", type=_count, default=1, help="router processes on this node, engine ray only (default: 1)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the draws that break ties (default: 0)")
     parser.set_defaults(run_command=_run_serve)
 
@@ -78,19 +82,21 @@ def _explain(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     _configuration(parser)
     parser.add_argument("--request", metavar="FILE", help="YAML or JSON: facts, or path, headers and body; - for stdin")
     facts = parser.add_argument_group("facts of the request, instead of a file or over a file of facts")
-    facts.add_argument("--model")
-    facts.add_argument("--task")
-    facts.add_argument("--tenant")
-    facts.add_argument("--label", help="sensitivity level")
-    facts.add_argument("--usage")
-    facts.add_argument("--tokens-in", type=_count0)
-    facts.add_argument("--tokens-out", type=_count0)
-    facts.add_argument("--deadline-ms", type=_duration)
+    facts.add_argument("--model", help="the model's name, as clients use it")
+    facts.add_argument("--task", help="default: the model's own")
+    facts.add_argument("--tenant", help="default: anonymous")
+    facts.add_argument("--label", help="sensitivity level (default: the policy's)")
+    facts.add_argument("--usage", help="what the answer is for, as in x-usage")
+    facts.add_argument("--tokens-in", type=_count0, help="default: 0")
+    facts.add_argument("--tokens-out", type=_count0, help="default: 256")
+    facts.add_argument("--deadline-ms", type=_duration, help="default: none")
     facts.add_argument("--stream", action="store_true", default=None)
     facts.add_argument("--no-fallback", action="store_true", default=None)
     parser.add_argument("--now", type=_moment, metavar="TIME", help="as if it were then: 2026-04-01T09:00:00+09:00")
-    parser.add_argument("--down", action="append", default=[], metavar="BACKEND", help="as if it were unavailable")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--down", action="append", default=[], metavar="BACKEND", help="as if it were unavailable; repeatable"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the draws that break ties (default: 0)")
     parser.add_argument("--json", action="store_true", help="the decision as one JSON object")
     parser.set_defaults(run_command=_run_explain)
 

@@ -29,7 +29,7 @@ class Sample:
 
 
 def samples() -> list[Sample]:
-    """Ten requests: image, sensor, chat, embeddings; plain, streamed, sensitive, refused, and one fallback."""
+    """Eleven requests: image, sensor, chat, embeddings; plain, streamed, sensitive, refused, and one fallback."""
     cat, coffee = photo("chelsea"), photo("coffee")
     hello = "Say hello to the night shift in one short sentence."
     return [

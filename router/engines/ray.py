@@ -214,5 +214,5 @@ def _deploy(configuration: Configuration, paths: list[Path], settings: Settings)
         graceful_shutdown_timeout_s=DRAIN_S + 5,
         **common,
     )
-    blueprint = Blueprint(tuple(str(path.resolve()) for path in paths), settings)
+    blueprint = Blueprint(tuple(str(path.absolute()) for path in paths), settings)
     serve.run(router(RouterReplica).bind(blueprint, hosts), name=APPLICATION, route_prefix=None)

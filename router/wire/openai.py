@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from backends.jsonbody import NotJson, decode
+from backends.jsonbody import NotJson, decode_unambiguous
 from policies.compile import CompiledPolicy
 from policies.estimate import DEFAULT_TOKENS_OUT, tokens
 from router.errors import ApiError, bad_request
@@ -50,7 +50,7 @@ def parse(path: str, body: bytes) -> Parsed:
 
 def _object(body: bytes) -> dict[str, Any]:
     try:
-        fields = decode(body)
+        fields = decode_unambiguous(body)
     except NotJson as error:
         raise bad_request(f"the body {error}") from None
     if not isinstance(fields, dict):

@@ -33,8 +33,13 @@ class Parsed:
     def texts(self) -> list[str] | None:
         """Everything in the call that can carry text, or None where a part of it cannot be read as text."""
         found = list(strings(self.content))
+        if self.infer is None:
+            return found
+        # Names and ids go to the backend as they are, so they can carry text as well as a payload can.
+        found += [self.infer.id, *(tensor.name for tensor in self.infer.inputs)]
+        found += [output.name for output in self.infer.outputs]
         try:
-            for tensor in self.infer.inputs if self.infer else ():
+            for tensor in self.infer.inputs:
                 if tensor.datatype == "BYTES":
                     found += [bytes(element).decode() for element in elements(tensor)]
         except UnicodeDecodeError:

@@ -114,7 +114,7 @@ def test_capability_is_about_model_task_wire_and_context():
     decision = decide(request("m", tokens_in=101), idle(policy), policy)
     reasons = {r.backend: r.reason for r in decision.rejected if r.filter == "capability"}
     assert reasons == {
-        "a": "about 101 input tokens, it takes 100",
+        "a": "about 101 input tokens and 0 to answer, it takes 100 together",
         "b": "speaks oip, the request came as openai",
         "c": "serves m for embedding, not for chat",
         "d": "does not serve model m",

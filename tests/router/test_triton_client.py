@@ -130,3 +130,8 @@ def test_text_in_tensors_is_scanned(client, router):
     with pytest.raises(triton.InferenceServerException, match="label restricted"):
         client.infer("echo", [given(not_text, "BYTES")])
     assert router.count("pointsman_rejections_total", backend="edge", filter="clearance") == 2
+
+
+def test_an_id_is_scanned_like_everything_that_leaves(client):
+    with pytest.raises(triton.InferenceServerException, match="label restricted"):
+        client.infer("double", [given(X)], request_id="社外秘")

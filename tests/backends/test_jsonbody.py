@@ -1,0 +1,42 @@
+"""JSON from outside: what is scanned here must be what a backend will read."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backends.jsonbody import NotJson, decode_unambiguous
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(VALUES, st.booleans(), st.sampled_from([None, 1, "\t"]))
+def test_whatever_json_can_hold_comes_through(value, ascii_only, indent):
+    assert decode_unambiguous(json.dumps(value, ensure_ascii=ascii_only, indent=indent).encode()) == value
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"role": "user", "content": "top secret", "content": "ho"}',
+        b'{"a": [{"b": 1, "b" : 2}]}',
+        b'{"content": "x", "cont\\u0065nt": "y"}',
+        b'{"": 1, "": 1}',
+        b'{"a\\"": 1, "a\\"": 2}',
+    ],
+)
+def test_a_key_that_stands_twice_is_refused(body):
+    with pytest.raises(NotJson, match="stands twice"):
+        decode_unambiguous(body)
+
+
+@pytest.mark.parametrize("body", [b'{"a": "b\\": c", "d": "{\\"a\\": 1}"}', b'["a", "b\\\\", "c:"]', b'{"a\\\\": ":"}'])
+def test_colons_and_quotes_inside_text_are_no_keys(body):
+    assert decode_unambiguous(body) == json.loads(body)
