@@ -153,7 +153,7 @@ def compile_documents(
         elif isinstance(checked.model, Policy):
             found = check_policy(checked.model, checked.document, zones)
             policies.append((checked.model, checked.document))
-        problems += [p for p in found if (p.line, p.column) not in document.faults]
+        problems += [p for p in found if p.position not in document.faults]
     for same in (fleets, policies):
         for _, document in same[1:]:
             first = same[0][1]

@@ -9,6 +9,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+
+class Position(NamedTuple):
+    """A place in a file, counted from 1."""
+
+    line: int
+    column: int
+    file: str
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -22,6 +31,10 @@ class Problem:
     hint: str = ""
     severity: str = "error"  # error | warning
     code: str = ""  # of a lint, such as PM101
+
+    @property
+    def position(self) -> Position:
+        return Position(self.line, self.column, self.file)
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file

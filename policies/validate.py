@@ -87,7 +87,7 @@ def _against(document: Document, root: type[M]) -> tuple[M | None, list[Problem]
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=True)
         problems = [_problem(document, root, one) for one in found]
-        told = [p for p in problems if (p.line, p.column) not in document.faults]
+        told = [p for p in problems if p.position not in document.faults]
         return None, told, [_in_document(document, one["loc"]) or one["loc"] for one in found]
 
 

@@ -36,14 +36,23 @@ def is_test(path: Path) -> bool:
     return path.stem.endswith("_test")
 
 
-def read(path: Path, env: Mapping[str, str]) -> tuple[list[Document], list[Problem]]:
+def read(path: Path, env: Mapping[str, str], seen: set[Path] | None = None) -> tuple[list[Document], list[Problem]]:
+    """What a file and those it includes hold. Every file that was looked for is added to `seen`."""
+    seen = set() if seen is None else seen
+    seen.add(path)
+
+    def include(file: str, written: str) -> tuple[str, str]:
+        found = Path(file).parent / written
+        seen.add(found)
+        return str(found), found.read_bytes().decode()
+
     try:
         text = path.read_bytes().decode()
     except OSError as error:
         return [], [Problem(str(path), 0, 0, f"cannot be read: {error.strerror or error}")]
     except UnicodeDecodeError as error:
         return [], [Problem(str(path), 0, 0, f"not UTF-8: byte {error.start} cannot be decoded", "save it as UTF-8")]
-    return parse(text, str(path), env)
+    return parse(text, str(path), env, include)
 
 
 def policy_from(paths: Iterable[Path], env: Mapping[str, str]) -> CompiledPolicy:
