@@ -14,15 +14,16 @@ from policies.explain import as_dict, why
 from policies.facts import request_from
 from policies.schema import HttpRequest, RequestFacts
 from router.asgi import ClientGone, Receive, Scope, Send, read_body, respond
+from router.decisionlog.record import Decided
 from router.errors import ApiError, as_api_error, bad_request
 from router.metrics import CONTENT_TYPE
 from router.requests import from_http
-from router.service import Decided, Service
+from router.service import Service
 from router.wire.openai import render_error
 
 _EXPLAIN_HINT = 'send facts such as {"model": …, "label": …}, or path, headers and body'
 _JSON = (("content-type", "application/json"),)
-_PATHS = "GET /metrics, /healthz, /readyz, /policy, /decisions, /decisions/<id>; POST /explain"
+_PATHS = "GET /metrics, /healthz, /readyz, /policy, /decisions, /decisions/<id>; POST /explain, /reload"
 
 
 class AdminApp:
@@ -62,12 +63,16 @@ class AdminApp:
                 if found is None:
                     raise ApiError("not_found", "no such decision among the latest ones of this replica")
                 return 200, self._shown(found)
+            case "POST", ["reload"]:
+                result = await service.reload()
+                status = 409 if result.outcome == "refused" else 200
+                return status, {"outcome": result.outcome, "policy": result.policy, "problems": result.problems}
             case "POST", ["explain"]:
                 return 200, self._explain(await _body(scope, receive, service.settings.max_body_bytes))
         raise ApiError("not_found", "no such path on the admin port", f"there are: {_PATHS}")
 
     def _shown(self, decided: Decided) -> dict[str, Any]:
-        request, levels = decided.request, self.service.policy.levels
+        request, levels = decided.request, decided.policy.levels
         return {
             "id": decided.id,
             "model": request.model,
@@ -78,12 +83,12 @@ class AdminApp:
             "raised_by": [{"by": source, "label": levels[rank]} for source, rank in decided.label.raised_by],
             "entities": dict(decided.label.entities),
             "why": why(decided.decision),
-            **as_dict(decided.decision, self.service.policy),
+            **as_dict(decided.decision, decided.policy),
         }
 
     def _explain(self, body: bytes) -> dict[str, Any]:
         """What would happen to a request now: the live policy, the live state, nothing sent."""
-        service = self.service
+        service, live = self.service, self.service.live
         try:
             fields = decode(body)
         except NotJson as error:
@@ -92,14 +97,14 @@ class AdminApp:
         try:
             if isinstance(fields, dict) and "path" in fields:
                 http = HttpRequest.model_validate(fields)
-                request = from_http(http, service.policy, service.settings.max_body_bytes, wall)
+                request = from_http(http, live.policy, service.settings.max_body_bytes, wall)
             else:
-                request = request_from(RequestFacts.model_validate(fields), service.policy, wall)
+                request = request_from(RequestFacts.model_validate(fields), live.policy, wall)
         except ValidationError as error:
             wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors())
             raise bad_request(wrong, _EXPLAIN_HINT) from None
-        snapshot = service.state.snapshot(time.monotonic(), wall)
-        return as_dict(decide(request, snapshot, service.policy, service.settings.seed), service.policy)
+        snapshot = live.state.snapshot(time.monotonic(), wall, live.ledger.spent(request, live.policy, wall))
+        return as_dict(decide(request, snapshot, live.policy, service.settings.seed), live.policy)
 
 
 async def _body(scope: Scope, receive: Receive, limit: int) -> bytes:

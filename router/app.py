@@ -10,8 +10,9 @@ from urllib.parse import quote
 
 import msgspec
 
-from backends.calls import Call
+from backends.calls import Call, Usage
 from backends.errors import BackendError
+from policies.compile import CompiledPolicy
 from policies.types import RefusalCode
 from router.asgi import (
     ClientGone,
@@ -25,10 +26,12 @@ from router.asgi import (
     respond,
     send_chunk,
 )
+from router.decisionlog.record import Decided, Outcome
 from router.errors import ApiError, as_api_error
 from router.execute import Result
-from router.hints import parse_hints
-from router.service import Decided, Service
+from router.hints import NO_HINTS, Hints, parse_hints
+from router.live import Live
+from router.service import Service
 from router.wire import oip, openai
 from router.wire.parsed import Parsed
 
@@ -49,15 +52,23 @@ _OUTCOMES: dict[str, str] = {
 """An error's code as the outcome of a request in the metrics; every other code is the caller's: client_error."""
 
 
+Parse = Callable[[CompiledPolicy, dict[bytes, bytes], bytes], Parsed]
+"""(policy, headers, body) -> the call; raises ApiError."""
+
+
 @dataclass(slots=True)
 class Exchange:
     """One request on its way through: what is known so far, for headers and metrics however it ends."""
 
+    live: Live  # the configuration that it goes by, from its first byte to its last
     arrived: float
     parsed: Parsed | None = None
+    hints: Hints = NO_HINTS
     decided: Decided | None = None
     result: Result | None = None
-    began: bool = False  # whether the first byte of the answer has left
+    usage: Usage | None = None
+    cost_usd: float | None = None
+    began: float | None = None  # when the first byte of a streamed answer left
 
 
 class DataApp:
@@ -69,7 +80,7 @@ class DataApp:
             return
         path, method = scope["path"], scope["method"]
         if path in openai.TASKS:
-            await self._run(scope, receive, send, method, openai.render_error, lambda h, b: openai.parse(path, b))
+            await self._run(scope, receive, send, method, openai.render_error, lambda _p, _h, b: openai.parse(path, b))
         elif path.startswith("/v2"):
             await self._v2(scope, receive, send, path, method)
         else:
@@ -84,10 +95,23 @@ class DataApp:
         send: Send,
         method: str,
         render_error: Callable[[ApiError], bytes],
-        parse: Callable[[dict[bytes, bytes], bytes], Parsed],
+        parse: Parse,
     ) -> None:
         """One inference request, from its headers to its last byte. Whatever happens is counted once."""
-        exchange = Exchange(time.monotonic())
+        with self.service.live.used() as live:
+            exchange = Exchange(live, time.monotonic())
+            await self._run_one(exchange, scope, receive, send, method, render_error, parse)
+
+    async def _run_one(
+        self,
+        exchange: Exchange,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        method: str,
+        render_error: Callable[[ApiError], bytes],
+        parse: Parse,
+    ) -> None:
         outcome = "internal"
         try:
             await self._answer(exchange, scope, receive, send, method, parse)
@@ -97,7 +121,7 @@ class DataApp:
         except Exception as error:
             failure = as_api_error(error)
             outcome = _OUTCOMES.get(failure.code, "client_error")
-            if exchange.began:
+            if exchange.began is not None:
                 outcome = "stream_broken"
                 await send_chunk(send, openai.stream_error(failure), last=True)
             else:
@@ -115,26 +139,24 @@ class DataApp:
         receive: Receive,
         send: Send,
         method: str,
-        parse: Callable[[dict[bytes, bytes], bytes], Parsed],
+        parse: Parse,
     ) -> None:
         if method != "POST":
             raise _not_allowed("POST")
-        service = self.service
+        service, live = self.service, exchange.live
         fields: dict[bytes, bytes] = dict(scope["headers"])
         _check_content_type(fields.get(b"content-type", b""), scope["path"])
         body = await read_body(receive, fields.get(b"content-length"), service.settings.max_body_bytes)
-        parsed = exchange.parsed = parse(fields, body)
-        hints = parse_hints(scope["headers"], service.policy)
-        decided = exchange.decided = service.decide(parsed, hints, len(body))
+        parsed = exchange.parsed = parse(live.policy, fields, body)
+        hints = exchange.hints = parse_hints(scope["headers"], live.policy)
+        decided = exchange.decided = service.decide(live, parsed, hints, len(body))
         request = decided.request
         if decided.decision.refusal is not None:
             raise ApiError.from_refusal(decided.decision.refusal, decided.decision.notices)
-        call = Call(
-            parsed.model, parsed.path, body if parsed.infer is None else b"", parsed.stream, parsed.infer,
-            request.id, request.label,
-        )  # fmt: skip
+        path, payload = (parsed.path, body) if parsed.infer is None else ("", b"")
+        call = Call(parsed.model, path, payload, parsed.stream, parsed.infer, request.id, request.label)
         async with Departure(receive) as departure:
-            result = exchange.result = await service.execute(decided.decision, call, request.deadline_ms)
+            result = exchange.result = await service.execute(live, decided, call)
             if result.answer.chunks is not None:
                 await self._stream(exchange, decided, result, send)
                 departure.dismiss()
@@ -151,8 +173,9 @@ class DataApp:
             body, headers = oip.render(answer.infer, parsed.infer, parsed.model)
         else:
             body = answer.body or b""
-        cost = self.service.finished(result, decided.request, answer.usage)
-        return body, (*headers, *self._headers(exchange, cost))
+        exchange.usage = answer.usage
+        exchange.cost_usd = self.service.finished(exchange.live, decided, result, answer.usage)
+        return body, (*headers, *self._headers(exchange, exchange.cost_usd))
 
     async def _stream(self, exchange: Exchange, decided: Decided, result: Result, send: Send) -> None:
         """Everything but the end of a streamed answer: the caller sends that once nothing can fail any more."""
@@ -162,16 +185,15 @@ class DataApp:
             estimate = self.service.cost(result, request, None)
             headers = (("content-type", "text/event-stream"), ("cache-control", "no-cache"))
             await begin_stream(send, (*headers, *self._headers(exchange, estimate)))
-            exchange.began = True
+            now = exchange.began = time.monotonic()
             first_byte = self.service.metrics.first_byte_seconds.labels(request.task, result.candidate.target.tier)
-            now = time.monotonic()
             first_byte.observe(now - exchange.arrived)
-            self.service.state.observe_ttft(result.candidate.target, (now - result.started) * 1000)
+            exchange.live.state.observe_ttft(result.candidate.target, (now - result.started) * 1000)
             async for chunk in chunks:
                 await send_chunk(send, chunk)
-            self.service.finished(result, request, None)
+            exchange.cost_usd = self.service.finished(exchange.live, decided, result, None)
         except BackendError:
-            self.service.executor.stream_broke(result)
+            exchange.live.executor.stream_broke(result)
             raise
         finally:
             await chunks.aclose()
@@ -185,7 +207,7 @@ class DataApp:
                 ("x-request-id", decision.request_id),
                 ("x-pointsman-decision", exchange.decided.id),
                 ("x-pointsman-rule", decision.rule),
-                ("x-pointsman-label", self.service.policy.levels[decision.label]),
+                ("x-pointsman-label", exchange.live.policy.levels[decision.label]),
             ]
             headers += [("x-pointsman-notice", quote(notice, safe=_PLAIN)) for notice in decision.notices]
         if exchange.result is not None:
@@ -206,8 +228,18 @@ class DataApp:
         task = exchange.parsed.task if exchange.parsed is not None else ""
         backend, tier = (target.backend, target.tier) if target is not None else ("", "")
         metrics.requests.labels(task, rule, backend, tier, outcome).inc()
+        took = time.monotonic() - exchange.arrived
         if outcome == "ok":
-            metrics.request_seconds.labels(task, tier).observe(time.monotonic() - exchange.arrived)
+            metrics.request_seconds.labels(task, tier).observe(took)
+        if exchange.decided is not None and exchange.parsed is not None:
+            ttft = (exchange.began - exchange.arrived) * 1000 if exchange.began is not None else None
+            usage = exchange.usage
+            concluded = Outcome(
+                outcome, backend or None, exchange.result.attempts if exchange.result is not None else 0,
+                took * 1000, ttft, usage.tokens_in if usage else None, usage.tokens_out if usage else None,
+                exchange.cost_usd,
+            )  # fmt: skip
+            self.service.concluded(exchange.live, exchange.decided, concluded, exchange.parsed, exchange.hints)
 
     # --- everything else ----------------------------------------------------------------------------------------
 
@@ -218,7 +250,7 @@ class DataApp:
             name, limit = model[0], service.settings.max_body_bytes
             await self._run(
                 scope, receive, send, method, oip.render_error,
-                lambda headers, body: oip.parse(name, headers, body, service.policy, limit),
+                lambda policy, headers, body: oip.parse(name, headers, body, policy, limit),
             )  # fmt: skip
             return
 
@@ -227,7 +259,7 @@ class DataApp:
                 ready = service.model_ready(model[0])
                 return (200 if ready else 503), {"name": model[0], "ready": ready}
             if model is not None:
-                metadata = await service.metadata(model[0])
+                metadata = await service.live.metadata(model[0])
                 if metadata is None:
                     raise ApiError(RefusalCode.MODEL_NOT_FOUND, "no backend serves a tensor model of this name")
                 return 200, oip.render_metadata(model[0], metadata)

@@ -13,6 +13,18 @@ from policies.schema import Backend, Fleet, SecretReference
 from policies.source import Document, parse
 from policies.validate import validate
 
+Stamp = tuple[str, int, int]
+"""A file's name, size and time of change: another stamp, another content."""
+
+
+def stamp(path: Path) -> Stamp:
+    """(name, -1, -1) where there is no such file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return str(path), -1, -1
+    return str(path), found.st_size, found.st_mtime_ns
+
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
@@ -20,6 +32,18 @@ class Configuration:
     folder: Path  # that relative paths in the fleet start from
     api_keys: Mapping[str, str] = field(repr=False)  # backend -> secret
     warnings: tuple[Problem, ...] = ()
+    artefacts: Mapping[str, tuple[Stamp, ...]] = field(default_factory=dict, repr=False)  # backend -> of its files
+    candidate: CompiledPolicy | None = field(default=None, repr=False)  # decides beside the policy; nothing is sent
+    files: frozenset[Path] = frozenset()  # everything it was read from
+
+    def same_as(self, other: Configuration) -> bool:
+        """Whether it would change nothing."""
+        digests = [one.candidate.digest if one.candidate else "" for one in (self, other)]
+        return (
+            (self.policy.digest, self.folder, digests[0]) == (other.policy.digest, other.folder, digests[1])
+            and self.api_keys == other.api_keys
+            and self.artefacts == other.artefacts
+        )
 
 
 def yaml_files(paths: Iterable[Path]) -> Iterator[Path]:
@@ -79,9 +103,10 @@ def load(paths: Iterable[Path], env: Mapping[str, str]) -> Configuration:
     reasons: what does not compile, secrets that are not set, artefacts that are not there."""
     documents: list[Document] = []
     problems: list[Problem] = []
+    seen: set[Path] = set()
     files = list(yaml_files(paths))
     for path in files:
-        found, wrong = read(path, env)
+        found, wrong = read(path, env, seen)
         documents += found
         problems += wrong
     policy, wrong = compile_documents(documents, ZoneInfo)
@@ -96,7 +121,13 @@ def load(paths: Iterable[Path], env: Mapping[str, str]) -> Configuration:
     folder = Path(document.file).absolute().parent  # of the link, where it is one: mounted volumes are links
     problems += missing_files(model, document, folder)
     api_keys: dict[str, str] = {}
+    artefacts: dict[str, tuple[Stamp, ...]] = {}
     for i, backend in enumerate(model.backends):
+        own = [folder / name for _, name in _files(backend)]
+        artefacts[backend.name] = tuple(stamp(path) for path in own)
+        seen.update(own)
+        if backend.api_key is not None and backend.api_key.file is not None:
+            seen.add(folder / backend.api_key.file)
         if backend.api_key is not None:
             secret, reason = _secret(backend.api_key, folder, env)
             if reason:
@@ -106,7 +137,8 @@ def load(paths: Iterable[Path], env: Mapping[str, str]) -> Configuration:
     errors = [p for p in problems if p.severity == "error"]
     if errors or policy is None:
         raise ConfigurationError(errors)
-    return Configuration(policy, folder, api_keys, tuple(p for p in problems if p.severity != "error"))
+    warnings = tuple(p for p in problems if p.severity != "error")
+    return Configuration(policy, folder, api_keys, warnings, artefacts, None, frozenset(seen))
 
 
 def _fleet(documents: Iterable[Document]) -> tuple[Fleet, Document] | None:

@@ -14,7 +14,7 @@ from policies.types import Candidate, Decision, RefusalCode
 from router.errors import ApiError
 from router.health import Event
 from router.metrics import Metrics
-from router.state import FleetState
+from router.state import BackendState, FleetState
 
 log = logging.getLogger("pointsman")
 
@@ -26,7 +26,7 @@ class Lease:
     """A place at a backend, held until the answer's last byte. `release` may be called twice."""
 
     executor: Executor
-    backend_index: int
+    backend: BackendState
     has_slot: bool = False
     released: bool = False
 
@@ -59,7 +59,6 @@ class Executor:
         self._state = state
         self._metrics = metrics
         self._clock = clock
-        self._slots = [asyncio.Semaphore(backend.spec.limits.max_in_flight) for backend in backends.values()]
 
     async def execute(self, decision: Decision, call: Call, deadline: float) -> Result:
         """The first good answer. `deadline` is on the executor's clock; up to the first byte of a stream.
@@ -91,7 +90,7 @@ class Executor:
         outcome = "cancelled"
         try:
             async with asyncio.timeout(remaining):
-                await self._slots[target.backend_index].acquire()
+                await lease.backend.places.acquire()
                 lease.has_slot = True
                 answer = await backend.send(call)
             outcome = "ok"
@@ -126,14 +125,14 @@ class Executor:
         backend = self._state.backends[backend_index]
         backend.in_flight += 1
         self._metrics.in_flight.labels(backend.name).inc()
-        return Lease(self, backend_index)
+        return Lease(self, backend)
 
     def give_back(self, lease: Lease) -> None:
-        backend = self._state.backends[lease.backend_index]
+        backend = lease.backend
         backend.in_flight -= 1
         self._metrics.in_flight.labels(backend.name).dec()
         if lease.has_slot:
-            self._slots[lease.backend_index].release()
+            backend.places.release()
 
 
 def _failed(errors: list[BackendError], out_of_time: bool) -> ApiError:

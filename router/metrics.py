@@ -106,6 +106,23 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livemax",
         )
+        self.reloads = Counter(
+            "pointsman_reloads",
+            "Configurations read again: swapped in, unchanged, or refused because something was wrong with them",
+            ["outcome"],
+            registry=registry,
+        )
+        self.candidate_decisions = Counter(
+            "pointsman_candidate_decisions",
+            "Requests decided under the candidate policy as well: who answered, and who would have",
+            ["live_backend", "candidate_backend"],
+            registry=registry,
+        )
+        self.decision_log_dropped = Counter(
+            "pointsman_decision_log_dropped",
+            "Records that the decision log lost because it could not keep up or could not write",
+            registry=registry,
+        )
         self.build_info.labels(__version__).set(1)
 
     def render(self) -> bytes:

@@ -1,30 +1,31 @@
-"""The service: one configuration, live. Labels, decides, executes, probes, remembers; knows nothing of HTTP."""
+"""The service: labels, decides, executes, remembers; reloads its configuration. Knows nothing of HTTP."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from backends.calls import Backend, Call, Usage
 from backends.errors import BackendError
 from backends.registry import BUILDERS, Builder
-from backends.tensors import ModelMetadata
+from policies.compile import CompiledPolicy
 from policies.decide import decide
+from policies.errors import ConfigurationError
 from policies.estimate import cost_usd
-from policies.sensitivity.labels import Label
-from policies.types import Decision, Request
+from policies.pickers import drawn
+from policies.types import Request
 from router.configuration import Configuration
-from router.execute import Executor, Result
-from router.guard import GuardedBackend
-from router.health import Event, unavailable
+from router.decisionlog.record import Decided, Outcome, as_record, compact
+from router.decisionlog.writer import DecisionLog
+from router.execute import Result
 from router.hints import Hints
+from router.live import Live
 from router.metrics import Metrics
 from router.requests import build_request
 from router.settings import Settings
@@ -34,18 +35,19 @@ from router.wire.parsed import Parsed
 log = logging.getLogger("pointsman")
 
 RECENT_DECISIONS = 512
-PROBE_TIMEOUT_S = 5.0
-_FIRST_PROBES_S = 0.5  # timeout of the first probe, which start waits for, and pace until a backend has answered
+_RETIRE_S = 300.0
+"""How long requests under a configuration that has been replaced may keep its backends open."""
+Loader = Callable[[], Configuration]
+"""Reads the configuration again. Called in a thread; raises ConfigurationError with every reason."""
 
 
 @dataclass(frozen=True, slots=True)
-class Decided:
-    """A decision with what it was made from: what the admin port shows and a decision record will hold."""
+class Reload:
+    """What came of a reload. `policy` is the digest that is live now."""
 
-    id: str
-    request: Request
-    label: Label
-    decision: Decision
+    outcome: str  # swapped | unchanged | refused
+    policy: str
+    problems: tuple[str, ...] = ()
 
 
 class Service:
@@ -56,75 +58,125 @@ class Service:
         configuration: Configuration,
         settings: Settings | None = None,
         builders: Mapping[str, Builder] = BUILDERS,
+        loader: Loader | None = None,
+        writer: str = "main",
     ) -> None:
-        self.policy = policy = configuration.policy
+        """`writer` names this process among those that log decisions into one folder."""
         self.settings = settings or Settings()
         self.metrics = Metrics()
-        self.state = FleetState(policy)
-        self.backends: dict[str, Backend] = {}
-        for spec in policy.fleet.backends:
-            backend = builders[spec.protocol](spec, configuration.folder, configuration.api_keys.get(spec.name))
-            self.backends[spec.name] = GuardedBackend(
-                backend, policy.fleet, policy.levels, lambda name: self.metrics.egress_blocked.labels(name).inc()
-            )
-        self.executor = Executor(self.backends, self.state, self.metrics)
+        self._builders, self._loader, self._writer = builders, loader, writer
+        self.live = Live(configuration, self.metrics, builders, self.settings.probe_interval_s)
         self.recent: OrderedDict[str, Decided] = OrderedDict()
-        self.metrics.policy_info.labels(policy.digest).set(1)
-        self._probes: list[asyncio.Task[None]] = []
+        self.log: DecisionLog | None = None
+        self._reloading = asyncio.Lock()
+        self._retiring: set[asyncio.Task[None]] = set()
+        self.metrics.policy_info.labels(self.policy.digest).set(1)
+
+    @property
+    def policy(self) -> CompiledPolicy:
+        return self.live.policy
+
+    @property
+    def state(self) -> FleetState:
+        return self.live.state
+
+    @property
+    def backends(self) -> Mapping[str, Backend]:
+        return self.live.backends
 
     async def start(self) -> None:
-        """Load every backend and begin to probe. Raises BackendError listing every backend that cannot start."""
-        results = await asyncio.gather(*(b.start() for b in self.backends.values()), return_exceptions=True)
-        failed = [result for result in results if isinstance(result, BaseException)]
-        if failed:
+        """Raises BackendError listing every backend that cannot start, OSError where no log can be written."""
+        if self.settings.decision_log is not None:
+            drop = self.metrics.decision_log_dropped.inc
+            self.log = DecisionLog(self.settings.decision_log, self._writer, drop)
+        try:
+            await self.live.start()
+        except BaseException:
             await self.aclose()
-            raise BackendError("\n".join(str(error) for error in failed))
-        await asyncio.gather(*(self._probe_once(i, _FIRST_PROBES_S) for i in range(len(self.backends))))
-        self._probes = [asyncio.create_task(self._probe(i)) for i in range(len(self.backends))]
+            raise
 
     async def aclose(self) -> None:
-        for probe in self._probes:
-            probe.cancel()
-        await asyncio.gather(*self._probes, return_exceptions=True)
-        await asyncio.gather(*(backend.aclose() for backend in self.backends.values()), return_exceptions=True)
+        for task in self._retiring:
+            task.cancel()
+        await asyncio.gather(*self._retiring, return_exceptions=True)
+        await self.live.aclose()
+        if self.log is not None:
+            await asyncio.to_thread(self.log.close)
 
-    def decide(self, parsed: Parsed, hints: Hints, body_bytes: int) -> Decided:
+    # --- one request ------------------------------------------------------------------------------------------------
+
+    def decide(self, live: Live, parsed: Parsed, hints: Hints, body_bytes: int) -> Decided:
         """Label the call and decide where it goes."""
-        begin = time.perf_counter()
-        policy = self.policy
+        begin, wall = time.perf_counter(), time.time()
+        policy = live.policy
         decision_id = secrets.token_hex(16)
-        wall = time.time()
         request, found = build_request(parsed, hints, policy, body_bytes, decision_id, wall)
-        decision = decide(request, self.state.snapshot(time.monotonic(), wall), policy, self.settings.seed)
+        snapshot = live.state.snapshot(time.monotonic(), wall, live.ledger.spent(request, policy, wall))
+        decision = decide(request, snapshot, policy, self.settings.seed)
+        if decision.refusal is None and decision.quotas:
+            live.ledger.admit(decision, request, wall)
         self.metrics.decision_seconds.observe(time.perf_counter() - begin)
         self.metrics.labels.labels(policy.levels[found.rank]).inc()
         for rejection in decision.rejected:
             if rejection.filter != "capability":  # a backend that serves other models was never a candidate
                 self.metrics.rejections.labels(rejection.backend, rejection.filter).inc()
-        decided = self.recent[decision_id] = Decided(decision_id, request, found, decision)
+        decided = self.recent[decision_id] = Decided(decision_id, request, found, snapshot, decision, policy)
         if len(self.recent) > RECENT_DECISIONS:
             self.recent.popitem(last=False)
         return decided
 
-    async def execute(self, decision: Decision, call: Call, deadline_ms: float | None) -> Result:
+    async def execute(self, live: Live, decided: Decided, call: Call) -> Result:
+        deadline_ms = decided.request.deadline_ms
         seconds = self.settings.default_deadline_s if deadline_ms is None else deadline_ms / 1000
-        return await self.executor.execute(decision, call, time.monotonic() + seconds)
+        return await live.executor.execute(decided.decision, call, time.monotonic() + seconds)
 
-    def finished(self, result: Result, request: Request, usage: Usage | None) -> float:
+    def finished(self, live: Live, decided: Decided, result: Result, usage: Usage | None) -> float:
         """Fold a whole, good answer into state and metrics; its cost in USD."""
-        target = result.candidate.target
-        self.state.observe_latency(target, (time.monotonic() - result.started) * 1000)
+        target, request = result.candidate.target, decided.request
+        live.state.observe_latency(target, (time.monotonic() - result.started) * 1000)
         cost = self.cost(result, request, usage)
         self.metrics.cost_usd.labels(target.backend, target.tier).inc(cost)
         if usage is not None:
             self.metrics.tokens.labels(target.backend, "in").inc(usage.tokens_in)
             self.metrics.tokens.labels(target.backend, "out").inc(usage.tokens_out)
+        if decided.decision.quotas:
+            counted = usage or Usage(request.tokens_in, request.tokens_out)
+            live.ledger.charge(decided.decision, request, target.backend, sum(counted), cost, time.time())
         return cost
 
     def cost(self, result: Result, request: Request, usage: Usage | None) -> float:
         """From the backend's own count of tokens where it gave one, else the estimate."""
         counted = usage or Usage(request.tokens_in, request.tokens_out)
         return cost_usd(result.candidate.target, counted.tokens_in, counted.tokens_out)
+
+    def concluded(self, live: Live, decided: Decided, outcome: Outcome, parsed: Parsed, hints: Hints) -> None:
+        """After the answer: what the candidate policy would have done, and the line in the decision log."""
+        other = self._compare(live, decided, parsed, hints) if live.configuration.candidate is not None else None
+        if self.log is not None:
+            self.log.put(lambda: as_record(decided, outcome) | ({"candidate": other} if other else {}))
+
+    def _compare(self, live: Live, decided: Decided, parsed: Parsed, hints: Hints) -> dict[str, Any] | None:
+        """Decide the same request, in the same situation, under the candidate policy. Nothing is sent. What differs
+        is counted, and a sample of it comes back for the log."""
+        candidate = live.configuration.candidate
+        assert candidate is not None
+        try:
+            request, _ = build_request(
+                parsed, hints, candidate, decided.request.body_bytes, decided.id, decided.snapshot.now
+            )
+            decision = decide(request, replace(decided.snapshot, spent={}), candidate, self.settings.seed)
+        except Exception as error:  # a candidate's fault must not be a request's
+            log.error("the candidate policy failed on request %s: %s", decided.id, type(error).__name__)
+            self.metrics.candidate_decisions.labels("", "failed").inc()
+            return None
+        mine, theirs = (d.chosen.target.backend if d.chosen else "refused" for d in (decided.decision, decision))
+        self.metrics.candidate_decisions.labels(mine, theirs).inc()
+        share = self.settings.candidate_sample
+        if mine == theirs or not drawn(share, self.settings.seed, decided.id, "candidate"):
+            return None
+        return {"policy": candidate.digest, "decision": compact(decision, candidate)}
+
+    # --- the fleet --------------------------------------------------------------------------------------------------
 
     def readiness(self) -> dict[str, Any]:
         """Ready with a policy, which a service always has, and at least one backend that answers."""
@@ -136,46 +188,40 @@ class Service:
         reachable = set(self.state.reachable(time.monotonic()))
         return any(target.model == model and target.backend in reachable for target in self.policy.targets)
 
-    async def metadata(self, model: str) -> ModelMetadata | None:
-        """From the first backend that serves the model and can say."""
-        for target in self.policy.targets:
-            if target.model == model and "oip" in target.protocols:
-                try:
-                    found = await self.backends[target.backend].metadata(model)
-                except BackendError:
-                    continue
-                if found is not None:
-                    return found
-        return None
+    # --- reload -----------------------------------------------------------------------------------------------------
 
-    async def _probe(self, backend_index: int) -> None:
-        while True:
-            # Jitter, so that many routers do not knock on one backend in step.
-            seen = self.state.backends[backend_index].health.seen
-            interval_s = (
-                self.settings.probe_interval_s if seen else min(_FIRST_PROBES_S, self.settings.probe_interval_s)
-            )
-            await asyncio.sleep(interval_s * random.uniform(0.8, 1.2))
-            await self._probe_once(backend_index, PROBE_TIMEOUT_S)
+    async def reload(self) -> Reload:
+        """Read the configuration again and swap it in whole. One that is bad in any way is refused; the live one
+        stays."""
+        if self._loader is None:
+            return Reload("refused", self.policy.digest, ("this router was started without files to reload",))
+        async with self._reloading:
+            result = await self._reload(self._loader)
+        self.metrics.reloads.labels(result.outcome).inc()
+        if result.outcome == "refused":
+            told = "\n".join(result.problems)
+            log.error("reload refused, policy %s stays: %d problem(s)\n%s", result.policy, len(result.problems), told)
+        elif result.outcome == "swapped":
+            log.warning("policy %s is live", result.policy)
+        return result
 
-    async def _probe_once(self, backend_index: int, timeout_s: float) -> None:
-        state = self.state.backends[backend_index]
-        name, before = state.name, state.health.probe_failures
-        backend = self.backends[name]
+    async def _reload(self, loader: Loader) -> Reload:
+        old = self.live
         try:
-            async with asyncio.timeout(timeout_s):
-                await backend.probe()
-            event = Event.PROBE_OK
-            if before:
-                log.warning("probe of %s succeeds again", name)
-        except (BackendError, TimeoutError) as error:
-            if not before:  # once per outage, not once per probe
-                log.warning("probe of %s failed: %s", name, str(error) or type(error).__name__)
-            event = Event.PROBE_FAILED
-        except Exception:
-            log.exception("probe of %s raised", name)
-            event = Event.PROBE_FAILED
-        now = time.monotonic()
-        self.state.observe(backend_index, event, now)
-        usable = unavailable(state.health, now) is None
-        self.metrics.available.labels(name, backend.spec.tier).set(int(usable))
+            configuration = await asyncio.to_thread(loader)
+        except ConfigurationError as error:
+            return Reload("refused", old.policy.digest, tuple(str(problem) for problem in error.problems))
+        if configuration.same_as(old.configuration):
+            return Reload("unchanged", old.policy.digest)
+        live = Live(configuration, self.metrics, self._builders, self.settings.probe_interval_s, old)
+        try:
+            await live.start()
+        except BackendError as error:
+            return Reload("refused", old.policy.digest, (str(error),))
+        self.live = live
+        self.metrics.policy_info.labels(old.policy.digest).set(0)
+        self.metrics.policy_info.labels(live.policy.digest).set(1)
+        task = asyncio.create_task(old.retire(live, _RETIRE_S))
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+        return Reload("swapped", live.policy.digest)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from router.decisionlog.writer import LogSettings
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -15,3 +17,6 @@ class Settings:
     probe_interval_s: float = 5.0
     seed: int = 0  # of the draws that break ties
     replicas: int = 1  # router processes (ray engine only)
+    watch_interval_s: float = 1.0  # how often to look whether the configuration's files have changed; 0: never
+    decision_log: LogSettings | None = None
+    candidate_sample: float = 0.1  # share of the decisions that a candidate policy makes otherwise, to be logged

@@ -1,0 +1,79 @@
+"""What may go live: a configuration that compiles, finds everything it names, and passes its own tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from policies.compile import CompiledPolicy, compile_documents
+from policies.errors import ConfigurationError, Problem
+from policies.source import Document
+from router.configuration import Configuration, Stamp, load, read, stamp, yaml_files
+from router.policytests import run_file
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigurationLoader:
+    """Reads one configuration, as often as it is called. Holds no state, so it can be called in any thread."""
+
+    paths: tuple[Path, ...]
+    env: Mapping[str, str]
+    run_tests: bool = True
+    candidate: Path | None = None  # a policy to decide beside the live one, for the same fleet
+
+    def __call__(self) -> Configuration:
+        """Raises ConfigurationError with every reason why it must not go live."""
+        configuration = load(self.paths, self.env)
+        tests = frozenset(self._tests()) if self.run_tests else frozenset()
+        problems = [problem for path in sorted(tests) for problem in self._failures(path, configuration.policy)]
+        candidate, more, seen = self._candidate()
+        problems += more
+        if problems:
+            raise ConfigurationError(problems)
+        return replace(configuration, candidate=candidate, files=configuration.files | tests | seen)
+
+    def stamps(self, configuration: Configuration) -> frozenset[Stamp]:
+        """Of every file that a configuration came from, and of those that would now be read: these change when
+        something may have changed."""
+        files = {*configuration.files, *yaml_files(self.paths), *(self._tests() if self.run_tests else ())}
+        return frozenset(stamp(path) for path in files)
+
+    def _tests(self) -> Iterator[Path]:
+        """The tests beside the files."""
+        folders = {path if path.is_dir() else path.parent for path in self.paths}
+        for folder in sorted(folders):
+            yield from sorted(folder.glob("*_test.y*ml"))
+
+    def _failures(self, path: Path, policy: CompiledPolicy) -> Iterator[Problem]:
+        """Of the tests that are about this configuration, those that name other files left out."""
+        try:
+            file, results = run_file(path, self.env, policy)
+        except ConfigurationError as error:
+            yield from error.problems
+            return
+        served = {one.absolute() for one in yaml_files(self.paths)}
+        if file.test.configuration is not None and {one.absolute() for one in file.configuration} != served:
+            return
+        for result in results:
+            for failure in result.failures:
+                told = f"the test '{result.case.name}' fails: {failure}"
+                yield Problem(str(path), result.line, 1, told, f"run `pointsman test {path}` to see the decision")
+
+    def _candidate(self) -> tuple[CompiledPolicy | None, list[Problem], frozenset[Path]]:
+        if self.candidate is None:
+            return None, [], frozenset()
+        seen: set[Path] = set()
+        documents: list[Document] = []
+        problems: list[Problem] = []
+        for path in (*yaml_files(self.paths), self.candidate):
+            found, wrong = read(path, self.env, seen)
+            wanted = "Policy" if path == self.candidate else "Fleet"
+            documents += [document for document in found if document.kind == wanted]
+            problems += wrong if path == self.candidate else []
+        compiled, wrong = compile_documents(documents, ZoneInfo)
+        problems += [problem for problem in wrong if problem.severity == "error"]
+        if not problems and not any(document.kind == "Policy" for document in documents):
+            problems.append(Problem(str(self.candidate), 0, 0, "no document of kind Policy"))
+        return compiled, problems, frozenset(seen)

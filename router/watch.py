@@ -1,0 +1,28 @@
+"""Looks whether a configuration's files have changed, and asks for a reload when they have."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from router.loading import ConfigurationLoader
+from router.service import Service
+
+log = logging.getLogger("pointsman")
+
+
+async def watch(service: Service, loader: ConfigurationLoader, interval_s: float) -> None:
+    """Until cancelled. A change is taken up once it has stood still for one interval: an editor, or a volume that is
+    being mounted, writes in steps. What was refused is not tried again until something changes."""
+    seen = pending = await asyncio.to_thread(loader.stamps, service.live.configuration)
+    while True:
+        await asyncio.sleep(interval_s)
+        now = await asyncio.to_thread(loader.stamps, service.live.configuration)
+        if now == seen:
+            pending = now
+        elif now == pending:
+            log.info("files of the configuration have changed")
+            seen = now  # as it was before the files were read: what changes while they are is seen next time
+            await service.reload()
+        else:
+            pending = now
