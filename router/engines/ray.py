@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import shutil
 import signal
 import tempfile
 import threading
@@ -23,7 +25,7 @@ os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")
 import ray
 from ray import serve
 from ray.serve.config import HTTPOptions
-from ray.serve.schema import LoggingConfig
+from ray.serve.schema import DeploymentStatus, LoggingConfig
 
 from backends.calls import Answer, Backend, Call
 from backends.errors import BackendError, Failed, RequestRejected, Unreachable
@@ -40,6 +42,8 @@ OWN_DEPLOYMENT = ("torch",)
 """Protocols whose models get a deployment of their own rather than a place in the router's process."""
 MAX_ONGOING = 1000
 """Ray's default of 5 would queue everything; the fleet's own limits are what holds."""
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""The environment variable that prometheus-client reads: where the replicas of a node add up their metrics."""
 OBJECT_STORE_BYTES = 128 * 1024 * 1024
 _LOGGING = LoggingConfig(log_level="WARNING", enable_access_log=False)
 
@@ -58,6 +62,7 @@ class RouterReplica:
     async def __init__(self, blueprint: Blueprint, hosts: dict[str, Any]) -> None:  # type: ignore[misc]  # Serve awaits it
         # Our log lines go where Ray Serve keeps its own: the replica's log file.
         logging.getLogger("pointsman").parent = logging.getLogger("ray.serve")
+        _make_metrics_folder()
         settings = blueprint.settings
         configuration = load([Path(path) for path in blueprint.paths], os.environ)
 
@@ -152,17 +157,21 @@ def run(
     on_ready: Callable[[], None],
     progress: Callable[[str], None] = lambda line: None,
 ) -> None:
-    """Serve until SIGINT or SIGTERM, then take down what was started. Joins the cluster of RAY_ADDRESS if set."""
+    """Serve until SIGINT or SIGTERM, then take down what was started. Joins the cluster of RAY_ADDRESS if set.
+
+    Raises OSError when a port cannot be had, BackendError when a backend can't start.
+    """
     stop = threading.Event()
     _on_signals(stop)
     for port in (settings.port, settings.admin_port):  # a replica's failure would only be told after its retries
         bind(settings.host, port).close()
+    shared = tempfile.mkdtemp(prefix="pointsman-metrics-") if settings.replicas > 1 else None
     try:
         progress("starting Ray")
         _start_ray()
         _on_signals(stop)  # again: Ray installs handlers of its own when it starts, which abort on SIGTERM
         progress("starting the replicas")
-        _deploy(configuration, paths, settings)
+        _deploy(configuration, paths, settings, shared)
         if not stop.is_set():
             on_ready()
         stop.wait()
@@ -172,6 +181,8 @@ def run(
             # Only what is ours: a cluster that was joined may serve other applications.
             serve.delete(APPLICATION)
             ray.shutdown()
+        if shared is not None:
+            shutil.rmtree(shared, ignore_errors=True)
 
 
 def _on_signals(stop: threading.Event) -> None:
@@ -189,11 +200,14 @@ def _start_ray() -> None:
     serve.start(proxy_location="Disabled", http_options=HTTPOptions(location="NoServer"), logging_config=_LOGGING)
 
 
-def _deploy(configuration: Configuration, paths: list[Path], settings: Settings) -> None:
+def _deploy(configuration: Configuration, paths: list[Path], settings: Settings, shared: str | None) -> None:
     # A fraction of a core each: these numbers only place actors, and a laptop must have room for all of them.
     actor: dict[str, Any] = {"num_cpus": 0.1}
     common: dict[str, Any] = {
         "max_ongoing_requests": MAX_ONGOING,
+        # What keeps a first replica from starting is in the configuration: trying again only hides it for a minute.
+        # Replicas that have once started are restarted without end.
+        "max_constructor_retry_count": 1,
         "health_check_period_s": 5,
         "logging_config": _LOGGING,
     }
@@ -204,9 +218,8 @@ def _deploy(configuration: Configuration, paths: list[Path], settings: Settings)
         for spec in configuration.policy.fleet.backends
         if spec.protocol in OWN_DEPLOYMENT
     }
-    if settings.replicas > 1:
-        shared = tempfile.mkdtemp(prefix="pointsman-metrics-")
-        actor = {**actor, "runtime_env": {"env_vars": {"PROMETHEUS_MULTIPROC_DIR": shared}}}
+    if shared is not None:
+        actor = {**actor, "runtime_env": {"env_vars": {METRICS_FOLDER: shared}}}
     router = serve.deployment(
         name="router",
         num_replicas=settings.replicas,
@@ -215,4 +228,23 @@ def _deploy(configuration: Configuration, paths: list[Path], settings: Settings)
         **common,
     )
     blueprint = Blueprint(tuple(str(path.resolve()) for path in paths), settings)
-    serve.run(router(RouterReplica).bind(blueprint, hosts), name=APPLICATION, route_prefix=None)
+    try:
+        serve.run(router(RouterReplica).bind(blueprint, hosts), name=APPLICATION, route_prefix=None)
+    except RuntimeError as error:
+        deployments = serve.status().applications[APPLICATION].deployments.values()
+        failed = [_reason(d.message) for d in deployments if d.status == DeploymentStatus.DEPLOY_FAILED]
+        raise BackendError("\n".join(failed) or str(error)) from None
+
+
+def _make_metrics_folder() -> None:
+    """The node that chose its name need not be this one."""
+    if shared := os.environ.get(METRICS_FOLDER):
+        Path(shared).mkdir(parents=True, exist_ok=True)
+
+
+def _reason(message: str) -> str:
+    """Of Ray's message about a replica that did not start, with its traceback: what the exception said."""
+    lines = message.strip().splitlines()
+    frames = [i for i, line in enumerate(lines) if line.startswith("  ")]
+    said = lines[frames[-1] + 1 :] if frames else lines
+    return re.sub(r"^[\w.]+: ", "", "\n".join(said), count=1)
