@@ -29,6 +29,13 @@ def descendants(pid: int) -> set[int]:
     return result
 
 
+def marked(variable: str) -> set[int]:
+    """Every process that runs with this environment variable, which children inherit: also those whose parent is
+    gone."""
+    pids = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    return {pid for pid in pids if alive(pid) and variable in environment(pid)}
+
+
 def command(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
@@ -38,7 +45,10 @@ def command(pid: int) -> str:
 
 def environment(pid: int) -> dict[str, str]:
     """As it was when the process started."""
-    raw = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
+    try:
+        raw = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
+    except OSError:
+        return {}
     return dict(line.split("=", 1) for line in raw.split("\0") if "=" in line)
 
 
