@@ -16,7 +16,8 @@ _CALLERS_FAULT = (400, 413, 415, 422)
 
 
 class RemoteBackend:
-    """A backend behind a URL. `api_key` is the secret itself, already looked up."""
+    """A backend behind a URL. `api_key` is the secret itself, already looked up. Raises BackendError for a URL or TLS
+    files that cannot be used."""
 
     def __init__(self, spec: BackendSpec, folder: Path, api_key: str | None = None) -> None:
         self.spec = spec
@@ -27,12 +28,15 @@ class RemoteBackend:
             if tls
             else None
         )
-        self._client = HttpClient(
-            spec.url or "",
-            timeouts=Timeouts(times.connect_s, times.first_byte_s, times.idle_s),
-            tls=files,
-            max_connections=spec.limits.max_in_flight + 2,  # room for probes beside a full load
-        )
+        try:
+            self._client = HttpClient(
+                spec.url or "",
+                timeouts=Timeouts(times.connect_s, times.first_byte_s, times.idle_s),
+                tls=files,
+                max_connections=spec.limits.max_in_flight + 2,  # room for probes beside a full load
+            )
+        except ValueError as error:
+            raise BackendError(f"{spec.name}: {error}") from None
 
     async def start(self) -> None:
         """Nothing to load; whether it answers is for the probes to find out."""

@@ -64,7 +64,7 @@ class AdminApp:
                     raise ApiError("not_found", "no such decision among the latest ones of this replica")
                 return 200, self._shown(found)
             case "POST", ["reload"]:
-                result = await service.reload()
+                result = await service.reload_everywhere()
                 status = 409 if result.outcome == "refused" else 200
                 return status, {"outcome": result.outcome, "policy": result.policy, "problems": result.problems}
             case "POST", ["explain"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from prometheus_client import (
     CollectorRegistry,
@@ -127,8 +128,21 @@ class Metrics:
 
     def render(self) -> bytes:
         """The exposition text: of all replicas on this node where they share a directory, else of this process."""
-        if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        shared = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+        if shared:
+            _forget_dead(Path(shared))
             together = CollectorRegistry()
             multiprocess.MultiProcessCollector(together)  # type: ignore[no-untyped-call]
             return generate_latest(together)
         return generate_latest(self.registry)
+
+
+def _forget_dead(shared: Path) -> None:
+    """Gauges of replicas that are gone: what they had in flight is so no more. What they counted stays counted."""
+    for file in shared.glob("gauge_live*_*.db"):
+        try:
+            os.kill(int(file.stem.rpartition("_")[2]), 0)
+        except ProcessLookupError:
+            file.unlink(missing_ok=True)
+        except PermissionError:
+            pass  # alive, and another user's

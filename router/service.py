@@ -7,7 +7,7 @@ import logging
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -68,6 +68,7 @@ class Service:
         self.live = Live(configuration, self.metrics, builders, self.settings.probe_interval_s)
         self.recent: OrderedDict[str, Decided] = OrderedDict()
         self.log: DecisionLog | None = None
+        self.peers: Callable[[], Awaitable[list[Reload]]] = self._alone
         self._reloading = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
         self.metrics.policy_info.labels(self.policy.digest).set(1)
@@ -189,6 +190,14 @@ class Service:
         return any(target.model == model and target.backend in reachable for target in self.policy.targets)
 
     # --- reload -----------------------------------------------------------------------------------------------------
+
+    async def reload_everywhere(self) -> Reload:
+        """In every process of the router, this one included: what came of it, the worst if they differ."""
+        results = await self.peers()
+        return min(results, key=lambda one: ("refused", "swapped", "unchanged").index(one.outcome))
+
+    async def _alone(self) -> list[Reload]:
+        return [await self.reload()]
 
     async def reload(self) -> Reload:
         """Read the configuration again and swap it in whole. One that is bad in any way is refused; the live one

@@ -11,6 +11,11 @@ from router.service import Service
 log = logging.getLogger("pointsman")
 
 
+def watching(service: Service, loader: ConfigurationLoader, interval_s: float) -> asyncio.Task[None]:
+    """A task that watches until it is cancelled; with an interval of 0 it does nothing."""
+    return asyncio.create_task(watch(service, loader, interval_s) if interval_s else asyncio.sleep(0))
+
+
 async def watch(service: Service, loader: ConfigurationLoader, interval_s: float) -> None:
     """Until cancelled. A change is taken up once it has stood still for one interval: an editor, or a volume that is
     being mounted, writes in steps. What was refused is not tried again until something changes."""

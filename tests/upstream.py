@@ -1,11 +1,14 @@
-"""A real HTTP server on loopback that answers as a test says, and keeps what it was asked."""
+"""Real servers on loopback that answer as a test says: `upstream` in HTTP, `scripted` byte by byte."""
 
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
+import ssl
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -94,3 +97,70 @@ def upstream(probe: Callable[[], int] = lambda: 200) -> Iterator[Upstream]:
         server.shutdown()
         server.server_close()
         thread.join(5)
+
+
+class Peer:
+    """The server's end of one connection, for a script to play on. It is closed when the script returns."""
+
+    def __init__(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.number = number  # of the connection, from 0
+        self.reader, self.writer = reader, writer
+
+    async def request(self) -> bytes:
+        """The next request, head and body. Raises IncompleteReadError where the client has closed instead."""
+        head = await self.reader.readuntil(b"\r\n\r\n")
+        lengths = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+        return head + (await self.reader.readexactly(int(lengths[0][15:])) if lengths else b"")
+
+    async def send(self, *pieces: bytes) -> None:
+        """Each piece in a TCP segment of its own."""
+        for i, piece in enumerate(pieces):
+            if i:
+                await asyncio.sleep(0.01)
+            self.writer.write(piece)
+            await self.writer.drain()
+
+    async def answer(self, body: bytes = b"ok") -> bytes:
+        """A good answer to the next request, which is returned."""
+        asked = await self.request()
+        await self.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+        return asked
+
+    async def silence(self) -> None:
+        """Until the client closes."""
+        while await self.reader.read(65536):
+            pass
+
+
+@dataclass
+class Scripted:
+    url: str
+    peers: list[Peer] = field(default_factory=list)  # every connection so far
+    open: int = 0
+
+
+@asynccontextmanager
+async def scripted(
+    script: Callable[[Peer], Awaitable[None]], tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Scripted]:
+    """A server that plays `script` on every connection."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        peer = Peer(len(found.peers), reader, writer)
+        found.peers.append(peer)
+        found.open += 1
+        try:
+            await script(peer)
+        except (ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
+            pass  # the client left
+        finally:
+            found.open -= 1
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+    found = Scripted(f"{'https' if tls else 'http'}://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    try:
+        yield found
+    finally:
+        server.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import socket
 import ssl
@@ -58,9 +59,12 @@ class HttpResponse:
         if connection is None:
             return
         idle_s = self._client.timeouts.idle_s
-        while (data := await connection.chunk(idle_s)) is not None:
-            yield data
-        await self.aclose()
+        try:
+            # Once closed, the connection may carry another exchange, whose bytes are not ours.
+            while self._connection is not None and (data := await connection.chunk(idle_s)) is not None:
+                yield data
+        finally:
+            await self.aclose()
 
     async def aclose(self) -> None:
         """Free the connection: back to the pool after the body's end, closed before. May be called twice."""
@@ -83,13 +87,17 @@ class HttpClient:
         idle_expiry_s: float = 30.0,
         max_body: int = 256 * 1024 * 1024,
     ) -> None:
-        """`url` may carry a path prefix. Raises ValueError for anything but http(s)://host[:port][/prefix]."""
+        """`url` may carry a path prefix. Raises ValueError for anything but http(s)://host[:port][/prefix], and for
+        TLS files that cannot be used."""
         parts = urllib.parse.urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        prefix = parts.path.rstrip("/")
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
             raise ValueError("not a URL of the form http(s)://host[:port][/prefix]")
+        if not _TARGET.match(parts.hostname) or not _TARGET.match(prefix or "/"):
+            raise ValueError("the URL holds a character that must be escaped (hosts as xn--…, paths as %…)")
         self._host = parts.hostname
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
-        self._prefix = parts.path.rstrip("/")
+        self._prefix = prefix
         literal = f"[{self._host}]" if ":" in self._host else self._host
         self._authority = literal if parts.port is None else f"{literal}:{parts.port}"
         self._where = f"{literal}:{self._port}"
@@ -97,9 +105,12 @@ class HttpClient:
         self.timeouts = timeouts or Timeouts()
         self._max_connections, self._max_idle = max_connections, max_idle
         self._idle_expiry_s, self._max_body = idle_expiry_s, max_body
+        self._open = 0  # connections, idle ones included, and those being made
+        self._connections: set[Connection] = set()
         self._idle: list[Connection] = []  # the most recently used last
-        self._open = 0
-        self._waiters: deque[asyncio.Future[None]] = deque()
+        # Who waits for one of a full house: gets a connection, or None and with it room to make one. Handed over
+        # rather than put back, so that nobody who comes later is served first.
+        self._waiters: deque[asyncio.Future[Connection | None]] = deque()
         self._closed = False
 
     @property
@@ -130,7 +141,7 @@ class HttpClient:
         for attempt in (0, 1):
             connection, reused = await self._take(fresh=attempt > 0)
             try:
-                await connection.send(method, head, parts)
+                await connection.send(method, head, parts, self.timeouts.first_byte_s)
                 await connection.head(self.timeouts.first_byte_s)
                 if stream:
                     return HttpResponse(self, connection)
@@ -152,21 +163,23 @@ class HttpClient:
     async def aclose(self) -> None:
         """Close every connection. Requests in progress fail."""
         self._closed = True
-        for connection in self._idle:
-            connection.abort()
-        self._open -= len(self._idle)
-        self._idle.clear()
-        for waiter in self._waiters:
-            waiter.cancel()
+        self._close_idle()
+        for connection in self._connections:
+            connection.abort()  # whoever uses it finds out, and drops it
+        while (waiter := self._next_waiter()) is not None:
+            waiter.set_exception(self._is_closed())
 
     def give_back(self, connection: Connection) -> None:
         """Called by a response that is done with its connection."""
-        if not connection.finish() or self._closed or len(self._idle) >= self._max_idle:
+        if not connection.finish() or self._closed:
             self._drop(connection)
-            return
-        connection.idle_since = time.monotonic()
-        self._idle.append(connection)
-        self._wake_one()
+        elif (waiter := self._next_waiter()) is not None:
+            waiter.set_result(connection)
+        elif len(self._idle) >= self._max_idle:
+            self._drop(connection)
+        else:
+            connection.idle_since = time.monotonic()
+            self._idle.append(connection)
 
     async def _read(self, connection: Connection) -> bytes:
         announced = next((v for n, v in connection.headers if n == "content-length"), "0")
@@ -184,28 +197,38 @@ class HttpClient:
 
     async def _take(self, *, fresh: bool) -> tuple[Connection, bool]:
         """A connection for one exchange, and whether it has been used before."""
-        while True:
-            if self._closed:
-                raise ConnectError(f"{self._where}: the client is closed")
-            if fresh:  # the others are as old as the one that was dead
-                self._close_idle()
-            else:
-                self._expire()
-            if self._idle:
-                return self._idle.pop(), True
-            if self._open < self._max_connections:
-                self._open += 1
-                return await self._connect(), False
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            try:
-                await waiter
-            except BaseException:
-                if waiter.done() and not waiter.cancelled():
-                    self._wake_one()  # its turn had come: pass it on
+        if self._closed:
+            raise self._is_closed()
+        if fresh:  # the others are as old as the one that was dead
+            self._close_idle()
+        else:
+            self._expire()
+        if self._idle:
+            return self._idle.pop(), True
+        if self._open < self._max_connections:
+            self._open += 1
+        elif (connection := await self._turn()) is not None:
+            if not fresh:
+                return connection, True
+            self._abort(connection)  # and its place is ours
+        return await self._connect(), False
+
+    async def _turn(self) -> Connection | None:
+        """Wait in line for a connection, or for room to make one (None)."""
+        waiter: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+            elif not waiter.cancelled() and waiter.exception() is None:  # its turn had come: pass it on
+                connection = waiter.result()
+                if connection is None:
+                    self._forget()
                 else:
-                    self._waiters.remove(waiter)
-                raise
+                    self.give_back(connection)
+            raise
 
     async def _connect(self) -> Connection:
         try:
@@ -225,31 +248,47 @@ class HttpClient:
         except BaseException:
             self._forget()
             raise
+        assert isinstance(connection, Connection)
+        if self._closed:
+            connection.abort()
+            self._forget()
+            raise self._is_closed()
+        self._connections.add(connection)
         sock = transport.get_extra_info("socket")
         if sock is not None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        assert isinstance(connection, Connection)
         return connection
 
     def _drop(self, connection: Connection) -> None:
-        connection.abort()
+        self._abort(connection)
         self._forget()
 
-    def _forget(self) -> None:
-        self._open -= 1
-        self._wake_one()
+    def _abort(self, connection: Connection) -> None:
+        connection.abort()
+        self._connections.discard(connection)
 
-    def _wake_one(self) -> None:
+    def _forget(self) -> None:
+        """One connection less: its room goes to the first in line."""
+        waiter = self._next_waiter()
+        if waiter is None:
+            self._open -= 1
+        else:
+            waiter.set_result(None)
+
+    def _next_waiter(self) -> asyncio.Future[Connection | None] | None:
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
-                waiter.set_result(None)
-                return
+                return waiter
+        return None
+
+    def _is_closed(self) -> ConnectError:
+        return ConnectError(f"{self._where}: the client is closed")
 
     def _lost_while_idle(self, connection: Connection) -> None:
         if connection in self._idle:
             self._idle.remove(connection)
-            self._forget()
+            self._drop(connection)
 
     def _expire(self) -> None:
         oldest = time.monotonic() - self._idle_expiry_s
@@ -275,9 +314,18 @@ class HttpClient:
 
 
 def _ssl_context(files: TlsFiles) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=files.ca_file)
+    """Raises ValueError that names the file which cannot be used."""
+    try:
+        context = ssl.create_default_context(cafile=files.ca_file)
+    except OSError as error:
+        raise ValueError(f"{files.ca_file} holds no certificates ({_reason(error)})") from None
     if files.client_cert:
-        context.load_cert_chain(files.client_cert, files.client_key)
+        try:
+            # Without a password of ours, OpenSSL would ask for an encrypted key's on the terminal.
+            context.load_cert_chain(files.client_cert, files.client_key, password="")
+        except OSError as error:
+            pair = " and ".join(filter(None, (files.client_cert, files.client_key)))
+            raise ValueError(f"{pair} are no certificate and its unencrypted key ({_reason(error)})") from None
     context.set_alpn_protocols(["http/1.1"])
     return context
 
@@ -286,9 +334,11 @@ def _reason(error: Exception) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
-        return f"TLS failed: {error.reason or 'no handshake'}"
+        return f"TLS failed: {error.reason or 'no reason given'}"
     if isinstance(error, socket.gaierror):
         return "its name cannot be resolved"
     if isinstance(error, ConnectionRefusedError):
         return "connection refused"
-    return getattr(error, "strerror", None) or type(error).__name__
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)  # asyncio's own text repeats the address
+    return "no connection"  # asyncio's sum of what several addresses said

@@ -15,6 +15,7 @@ import httptools
 from backends.http.errors import HttpError, HttpTimeout, ProtocolError, TooLarge
 
 MAX_HEADER_BYTES = 64 * 1024
+"""Names and values of one answer's headers, those of interim answers and trailers included."""
 HIGH_WATER = 256 * 1024
 """Body bytes waiting for a slow reader before we stop reading from the socket."""
 
@@ -29,8 +30,7 @@ class Connection(asyncio.Protocol):
         self._on_idle_close = on_idle_close
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._writable = asyncio.Event()
-        self._writable.set()
+        self._writable = True
         self.closed = False
         self.idle_since = 0.0
         self._busy = False
@@ -43,7 +43,8 @@ class Connection(asyncio.Protocol):
         self.status = 0
         self.headers: Headers = ()
         self._raw: list[tuple[bytes, bytes]] = []
-        self._header_bytes = 0
+        self._header_bytes = 0  # in whole headers
+        self._head_bytes = 0  # received before the head's end, whole headers or not
         self.head_done = False
         self.complete = False
         self._reusable = True
@@ -56,71 +57,82 @@ class Connection(asyncio.Protocol):
 
     # --- for the client -------------------------------------------------------------------------------------------
 
-    async def send(self, method: str, head: bytes, body: Iterable[bytes | memoryview]) -> None:
-        """Begin an exchange. Returns when everything is written or the response has begun."""
+    async def send(self, method: str, head: bytes, body: Iterable[bytes | memoryview], timeout_s: float) -> None:
+        """Begin an exchange. Returns when the request is written, or answered before that. Raises HttpError."""
         self._reset(method)
         self._busy = True
+        if self.closed:
+            raise ProtocolError(f"{self._where}: it closed the connection before it was asked")
         assert self._transport is not None
         self._transport.writelines([head, *body])
-        if not self._writable.is_set():
-            await self._writable.wait()
+        deadline = self._loop.time() + timeout_s
+        while not self._writable and not self.head_done:
+            self._raise_error()
+            await self._wait(deadline, timeout_s, "the request is not taken")
 
     async def head(self, timeout_s: float) -> None:
         """Until the response's head is in. Raises HttpError."""
+        deadline = self._loop.time() + timeout_s
         while not self.head_done:
             self._raise_error()
-            await self._wait(timeout_s, "no answer")
-        self._raise_error(unless_buffered=True)
+            await self._wait(deadline, timeout_s, "no answer")
 
     async def chunk(self, timeout_s: float) -> bytes | None:
         """The body bytes that have arrived, at least one; None at its end. Raises HttpError."""
+        deadline = self._loop.time() + timeout_s  # for a byte of the body: framing alone is no progress
         while True:
             if self._chunks:
                 data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
                 self._chunks.clear()
                 self._buffered = 0
-                if self._paused and self._transport is not None and not self.closed:
+                if self._paused and self._transport is not None and not self._transport.is_closing():
                     self._paused = False
                     self._transport.resume_reading()
                 return data
             self._raise_error()
             if self.complete:
                 return None
-            await self._wait(timeout_s, "the answer stopped arriving")
+            await self._wait(deadline, timeout_s, "the answer stopped arriving")
 
     def finish(self) -> bool:
         """End the exchange; whether the connection can carry another."""
         self._busy = False
         usable = self.complete and self._reusable and not self.closed and self._error is None
+        if usable and self._transport is not None and self._transport.get_write_buffer_size():
+            usable = False  # answered before the request was all written: its rest is in the way
         if not usable:
             self.abort()
         return usable
 
     def abort(self) -> None:
+        """Close at once. Whoever waits for more of the answer is told."""
         self._busy = False
+        self._fail(ProtocolError(f"{self._where}: closed from this side before the end of the answer"))
         if self._transport is not None and not self.closed:
             self.closed = True
             self._transport.abort()
 
-    async def _wait(self, timeout_s: float, what: str) -> None:
+    async def _wait(self, deadline: float, timeout_s: float, what: str) -> None:
         waiter = self._waiter = self._loop.create_future()
-        timer = self._loop.call_later(timeout_s, self._time_out, waiter, f"{what} for {timeout_s:g} s")
+        timer = self._loop.call_at(deadline, self._time_out, waiter, timeout_s, what)
         try:
             await waiter
         finally:
             timer.cancel()
             self._waiter = None
 
-    def _time_out(self, waiter: asyncio.Future[None], what: str) -> None:
+    def _time_out(self, waiter: asyncio.Future[None], timeout_s: float, what: str) -> None:
         if not waiter.done():
-            self._fail(HttpTimeout(f"{self._where}: {what}"))
+            self._fail(HttpTimeout(f"{self._where}: {what} for {timeout_s:g} s"))
 
-    def _raise_error(self, *, unless_buffered: bool = False) -> None:
-        if self._error is not None and not (unless_buffered and (self._chunks or self.head_done)):
+    def _raise_error(self) -> None:
+        if self._error is not None:
             raise self._error
 
     def _fail(self, error: HttpError) -> None:
-        if self._error is None:
+        if self.complete:
+            self._reusable = False  # the answer is whole; what follows it only spoils the connection
+        elif self._error is None:
             self._error = error
         self._wake()
 
@@ -142,23 +154,19 @@ class Connection(asyncio.Protocol):
                 self.abort()
             return
         self.received = True
-        if not self.head_done:
-            self._header_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._fail(ProtocolError(f"{self._where}: it switches protocols, which nobody asked for"))
-        except TooLarge as error:
-            self._fail(error)
+            self._fail(self._switches())
         except httptools.HttpParserError as error:
             # A callback's own error arrives as the context of the parser's.
             cause = error.__context__
             known = isinstance(cause, HttpError)
             self._fail(cause if known else ProtocolError(f"{self._where}: not an HTTP/1.1 answer"))
-        if not self.head_done and self._header_bytes > MAX_HEADER_BYTES:
-            self._fail(TooLarge(f"{self._where}: headers over {MAX_HEADER_BYTES} bytes"))
-        if self._error is not None:
-            self._reusable = False
+        if not self.head_done:
+            self._head_bytes += len(data)
+            if self._head_bytes > 2 * MAX_HEADER_BYTES:  # a header without an end reaches no callback
+                self._fail(self._too_large())
         self._wake()
 
     def eof_received(self) -> bool:
@@ -166,7 +174,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
-        self._writable.set()
+        self._writable = True
         if not self._busy:
             self._on_idle_close(self)
             return
@@ -178,28 +186,34 @@ class Connection(asyncio.Protocol):
         self._wake()
 
     def pause_writing(self) -> None:
-        self._writable.clear()
+        self._writable = False
 
     def resume_writing(self) -> None:
-        self._writable.set()
+        self._writable = True
+        self._wake()
 
     # --- httptools ------------------------------------------------------------------------------------------------
 
+    def on_message_begin(self) -> None:
+        if self.complete:
+            raise ProtocolError(f"{self._where}: a second answer where one was asked for")
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._raw.append((name, value))
-        if sum(len(n) + len(v) for n, v in self._raw[-1:]) > MAX_HEADER_BYTES:
-            raise TooLarge(f"{self._where}: headers over {MAX_HEADER_BYTES} bytes")
+        self._header_bytes += len(name) + len(value) + len(": \r\n")
+        if self._header_bytes > MAX_HEADER_BYTES:
+            raise self._too_large()
+        if not self.head_done:  # trailers are read past
+            self._raw.append((name, value))
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         if status == 101:
-            self._fail(ProtocolError(f"{self._where}: it switches protocols, which nobody asked for"))
-            return
+            raise self._switches()
         if 100 <= status < 200:
             self._raw.clear()
             return
         self.status = status
-        self.headers = tuple((n.decode("latin-1").lower(), v.decode("latin-1")) for n, v in self._raw)
+        self.headers = tuple((n.decode("latin-1").lower(), v.decode("latin-1").strip(" \t")) for n, v in self._raw)
         self._check_framing()
         self._reusable = self._parser.should_keep_alive()
         self.head_done = True
@@ -210,9 +224,9 @@ class Connection(asyncio.Protocol):
 
     def _check_framing(self) -> None:
         lengths = [v for n, v in self.headers if n == "content-length"]
-        encodings = [v.strip().lower() for n, v in self.headers if n == "transfer-encoding"]
+        encodings = [v.lower() for n, v in self.headers if n == "transfer-encoding"]
         if len(lengths) > 1 or (lengths and encodings) or (encodings and encodings != ["chunked"]):
-            self._fail(ProtocolError(f"{self._where}: it gives its answer's length in conflicting ways"))
+            raise ProtocolError(f"{self._where}: it gives its answer's length in conflicting ways")
         self._until_close = not lengths and not encodings and self.status not in (204, 304)
 
     def on_body(self, data: bytes) -> None:
@@ -222,13 +236,15 @@ class Connection(asyncio.Protocol):
             self._paused = True
             self._transport.pause_reading()
 
-    def on_message_begin(self) -> None:
-        if self.complete:  # a second answer where one was asked for
-            self._reusable = False
-
     def on_message_complete(self) -> None:
         if self.head_done:
             self.complete = True
+
+    def _switches(self) -> HttpError:
+        return ProtocolError(f"{self._where}: it switches protocols, which nobody asked for")
+
+    def _too_large(self) -> HttpError:
+        return TooLarge(f"{self._where}: headers over {MAX_HEADER_BYTES} bytes")
 
 
 def connection_factory(where: str, on_idle_close: Callable[[Connection], None]) -> Callable[[], Any]:

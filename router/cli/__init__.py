@@ -57,6 +57,21 @@ def _serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "--replicas", type=_count, default=1, help="router processes on this node, engine ray only (default: 1)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the draws that break ties (default: 0)")
+    parser.add_argument(
+        "--watch", type=_seconds0, default=1.0, metavar="SECONDS",
+        help="how often to look for changed files (default: 1; 0: reload on SIGHUP or POST /reload only)",
+    )  # fmt: skip
+    parser.add_argument("--skip-tests", action="store_true", help="go live even where the *_test.yaml beside it fail")
+    parser.add_argument(
+        "--candidate", metavar="FILE", help="a policy to decide beside the live one; differences are counted and logged"
+    )
+    parser.add_argument("--decision-log", metavar="FOLDER", help="write a record of every decision there")
+    parser.add_argument(
+        "--decision-log-size", type=_size, default="64MiB", metavar="SIZE", help="of a file (default: 64MiB)"
+    )
+    parser.add_argument(
+        "--decision-log-keep", type=_count0, default=0, metavar="N", help="keep the latest N files (default: all)"
+    )
     parser.set_defaults(run_command=_run_serve)
 
 
@@ -190,6 +205,11 @@ def _moment(text: str) -> float:
 def _port(text: str) -> int:
     port: int = _number(text, 1, 65535, "a port from 1 to 65535")
     return port
+
+
+def _seconds0(text: str) -> float:
+    seconds: float = _number(text, 0, 1e6, "a number from 0", float)
+    return seconds
 
 
 def _percent(text: str) -> float:

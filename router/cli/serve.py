@@ -11,15 +11,20 @@ from pathlib import Path
 
 from backends.errors import BackendError
 from policies.errors import ConfigurationError
-from router.configuration import Configuration, load
+from router.configuration import Configuration
+from router.decisionlog.writer import LogSettings
+from router.loading import ConfigurationLoader
 from router.settings import Settings
 
 
 def run(arguments: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    paths = [Path(path) for path in arguments.paths]
+    candidate = Path(arguments.candidate).absolute() if arguments.candidate else None
+    loader = ConfigurationLoader(
+        tuple(Path(path).absolute() for path in arguments.paths), dict(os.environ), not arguments.skip_tests, candidate
+    )
     try:
-        configuration = load(paths, os.environ)
+        configuration = loader()
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         print(f"\nnot started: {len(error.problems)} problem(s) in the configuration", file=sys.stderr)
@@ -34,6 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
         default_deadline_s=arguments.deadline,
         seed=arguments.seed,
         replicas=arguments.replicas,
+        watch_interval_s=arguments.watch,
+        decision_log=_log_settings(arguments),
     )
     if arguments.engine == "local" and settings.replicas > 1:
         print("pointsman serve: --replicas needs --engine ray", file=sys.stderr)
@@ -44,14 +51,21 @@ def run(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     try:
-        _run_engine(arguments.engine, configuration, paths, settings)
+        _run_engine(arguments.engine, configuration, loader, settings)
     except (OSError, BackendError) as error:
         print(f"not started: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _run_engine(engine: str, configuration: Configuration, paths: list[Path], settings: Settings) -> None:
+def _log_settings(arguments: argparse.Namespace) -> LogSettings | None:
+    if arguments.decision_log is None:
+        return None
+    folder = Path(arguments.decision_log).absolute()
+    return LogSettings(folder, arguments.decision_log_size, keep_files=arguments.decision_log_keep)
+
+
+def _run_engine(engine: str, configuration: Configuration, loader: ConfigurationLoader, settings: Settings) -> None:
     def on_ready() -> None:
         base, admin = f"http://{settings.host}:{settings.port}", f"http://{settings.host}:{settings.admin_port}"
         print(f"pointsman is ready ({engine} engine, policy {configuration.policy.digest})")
@@ -61,11 +75,11 @@ def _run_engine(engine: str, configuration: Configuration, paths: list[Path], se
     if engine == "local":
         from router.engines import local
 
-        local.run(configuration, settings, on_ready)
+        local.run(configuration, loader, settings, on_ready)
     else:
         from router.engines import ray
 
-        ray.run(configuration, paths, settings, on_ready, lambda line: print(f"{line} …", flush=True))
+        ray.run(configuration, loader, settings, on_ready, lambda line: print(f"{line} …", flush=True))
 
 
 def _is_loopback(host: str) -> bool:

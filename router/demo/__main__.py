@@ -17,6 +17,7 @@ from router.cli.output import console
 from router.demo.client import Outcome, get_json, send
 from router.demo.processes import Processes, StartError, free_port
 from router.demo.scenario import CLOUD, Sample, samples
+from router.server import bind
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "demo"
 READY_TIMEOUT_S = 120.0
@@ -83,6 +84,11 @@ def _start_llm(processes: Processes, name: str, port: int, alias: str, env: dict
 
 def _demo(arguments: argparse.Namespace, processes: Processes, progress: object) -> int:
     assert callable(progress)
+    for option, port in (("--port", arguments.port), ("--admin-port", arguments.admin_port)):
+        try:
+            bind("127.0.0.1", port).close()
+        except OSError as error:
+            raise DemoError(f"{error} with {option}") from None
     progress("building the models (a few seconds the first time)")
     if subprocess.run([sys.executable, "-m", "router.demo.assets", str(CONFIGS / "models")], check=False).returncode:
         raise DemoError("the models could not be built; the lines above say why")
@@ -91,8 +97,6 @@ def _demo(arguments: argparse.Namespace, processes: Processes, progress: object)
     cloud.start()
     _start_llm(processes, "onprem-llm", onprem, "smollm2-onprem")
     processes.start("onprem-embeddings", "router.demo.embedding_server", "--port", embeddings)
-    for name, port in (("cloud-llm", cloud.port), ("onprem-llm", onprem), ("onprem-embeddings", embeddings)):
-        processes.wait_ready(name, f"http://127.0.0.1:{port}/health", READY_TIMEOUT_S)
     environment = {
         "CLOUD_URL": cloud.url,
         "CLOUD_API_KEY": cloud.key,
@@ -102,6 +106,8 @@ def _demo(arguments: argparse.Namespace, processes: Processes, progress: object)
     ports = ("--port", arguments.port, "--admin-port", arguments.admin_port)
     command = (str(CONFIGS), "--engine", arguments.engine, *ports)
     processes.start("router", "router.demo.router_process", *command, env=environment)
+    for name, port in (("cloud-llm", cloud.port), ("onprem-llm", onprem), ("onprem-embeddings", embeddings)):
+        processes.wait_ready(name, f"http://127.0.0.1:{port}/health", READY_TIMEOUT_S)
     _wait_for_router(processes, arguments.admin_port)
     progress("router: ready, every backend answers")
     outcomes = [_send(sample, cloud, arguments) for sample in samples()]

@@ -5,8 +5,11 @@ The only module that imports Ray. Ray's own HTTP proxy is off: it costs more tha
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+import re
+import shutil
 import signal
 import tempfile
 import threading
@@ -23,23 +26,28 @@ os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")
 import ray
 from ray import serve
 from ray.serve.config import HTTPOptions
-from ray.serve.schema import LoggingConfig
+from ray.serve.schema import DeploymentStatus, LoggingConfig
 
 from backends.calls import Answer, Backend, Call
 from backends.errors import BackendError, Failed, RequestRejected, Unreachable
 from backends.registry import BUILDERS, Builder
 from backends.tensors import ModelMetadata
 from policies.schema import Backend as BackendSpec
-from router.configuration import Configuration, load
+from router.configuration import Configuration
+from router.loading import ConfigurationLoader
 from router.server import DRAIN_S, Listeners, PortInUse, bind
-from router.service import Service
+from router.service import Reload, Service
 from router.settings import Settings
+from router.watch import watching
 
 APPLICATION = "pointsman"
+ROUTER = "router"
 OWN_DEPLOYMENT = ("torch",)
 """Protocols whose models get a deployment of their own rather than a place in the router's process."""
 MAX_ONGOING = 1000
 """Ray's default of 5 would queue everything; the fleet's own limits are what holds."""
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""The environment variable that prometheus-client reads: where the replicas of a node add up their metrics."""
 OBJECT_STORE_BYTES = 128 * 1024 * 1024
 _LOGGING = LoggingConfig(log_level="WARNING", enable_access_log=False)
 
@@ -48,7 +56,7 @@ _LOGGING = LoggingConfig(log_level="WARNING", enable_access_log=False)
 class Blueprint:
     """What a replica needs to build its service by itself."""
 
-    paths: tuple[str, ...]
+    loader: ConfigurationLoader
     settings: Settings
 
 
@@ -58,15 +66,20 @@ class RouterReplica:
     async def __init__(self, blueprint: Blueprint, hosts: dict[str, Any]) -> None:  # type: ignore[misc]  # Serve awaits it
         # Our log lines go where Ray Serve keeps its own: the replica's log file.
         logging.getLogger("pointsman").parent = logging.getLogger("ray.serve")
+        _make_metrics_folder()
         settings = blueprint.settings
-        configuration = load([Path(path) for path in blueprint.paths], os.environ)
+        loader = blueprint.loader
+        configuration = await asyncio.to_thread(loader)
 
         def in_deployment(spec: BackendSpec, folder: Path, api_key: str | None) -> Backend:
-            return HostedBackend(spec, hosts[spec.name])
+            return HostedBackend(spec, hosts.get(spec.name))
 
         builders: dict[str, Builder] = {**BUILDERS, **dict.fromkeys(OWN_DEPLOYMENT, in_deployment)}
-        self._service = Service(configuration, settings, builders)
+        writer = serve.get_replica_context().replica_id.unique_id
+        self._service = Service(configuration, settings, builders, loader, writer)
+        self._service.peers = self._reload_everywhere
         await self._service.start()
+        self._watching = watching(self._service, loader, settings.watch_interval_s)
         data = bind(settings.host, settings.port, shared=settings.replicas > 1)
         try:
             admin = bind(settings.host, settings.admin_port)
@@ -80,12 +93,26 @@ class RouterReplica:
     async def ready(self) -> bool:
         return bool(self._service.readiness()["ready"])
 
+    async def reload(self) -> Reload:
+        return await self._service.reload()
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Called by Ray Serve in every replica where `user_config` changes, without a restart: any change of it
+        means that the files have changed."""
+        if hasattr(self, "_listeners"):
+            await self._service.reload()
+
+    async def _reload_everywhere(self) -> list[Reload]:
+        replicas = serve.get_deployment_handle(ROUTER, APPLICATION)
+        return list(await replicas.broadcast("reload").results_async())
+
     async def check_health(self) -> None:
         """Called by Ray Serve. The process answers, so it lives; backends' health is the service's own concern."""
 
     async def __del__(self) -> None:
         """Called by Ray Serve when the replica is to go: drain, then close."""
         if hasattr(self, "_listeners"):
+            self._watching.cancel()
             await self._listeners.stop()
             await self._service.aclose()
 
@@ -118,7 +145,9 @@ class HostedBackend:
         self.spec = spec
         self._handle = handle
 
-    async def start(self) -> None: ...
+    async def start(self) -> None:
+        if self._handle is None:
+            raise Failed(f"{self.spec.name}: a new {self.spec.protocol} backend needs a deployment: serve again")
 
     async def send(self, call: Call) -> Answer:
         result = await self._remote("send", call)
@@ -147,24 +176,30 @@ class HostedBackend:
 
 def run(
     configuration: Configuration,
-    paths: list[Path],
+    loader: ConfigurationLoader,
     settings: Settings,
     on_ready: Callable[[], None],
     progress: Callable[[str], None] = lambda line: None,
 ) -> None:
-    """Serve until SIGINT or SIGTERM, then take down what was started. Joins the cluster of RAY_ADDRESS if set."""
+    """Serve until SIGINT or SIGTERM, then take down what was started. SIGHUP reloads the configuration in every
+    replica. Joins the cluster of RAY_ADDRESS if set.
+
+    Raises OSError when a port cannot be had, BackendError when a backend can't start.
+    """
     stop = threading.Event()
     _on_signals(stop)
     for port in (settings.port, settings.admin_port):  # a replica's failure would only be told after its retries
         bind(settings.host, port).close()
+    shared = tempfile.mkdtemp(prefix="pointsman-metrics-") if settings.replicas > 1 else None
     try:
         progress("starting Ray")
         _start_ray()
         _on_signals(stop)  # again: Ray installs handlers of its own when it starts, which abort on SIGTERM
         progress("starting the replicas")
-        _deploy(configuration, paths, settings)
+        _deploy(configuration, loader, settings, shared)
         if not stop.is_set():
             on_ready()
+            signal.signal(signal.SIGHUP, lambda *_: _reload_replicas())
         stop.wait()
     finally:
         progress("stopping the replicas")
@@ -172,11 +207,19 @@ def run(
             # Only what is ours: a cluster that was joined may serve other applications.
             serve.delete(APPLICATION)
             ray.shutdown()
+        if shared is not None:
+            shutil.rmtree(shared, ignore_errors=True)
 
 
 def _on_signals(stop: threading.Event) -> None:
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, lambda *_: stop.set())
+
+
+def _reload_replicas() -> None:
+    """In a thread: a signal's handler must not wait."""
+    replicas = serve.get_deployment_handle(ROUTER, APPLICATION)
+    threading.Thread(target=lambda: replicas.broadcast("reload").results(), daemon=True).start()
 
 
 def _start_ray() -> None:
@@ -189,11 +232,14 @@ def _start_ray() -> None:
     serve.start(proxy_location="Disabled", http_options=HTTPOptions(location="NoServer"), logging_config=_LOGGING)
 
 
-def _deploy(configuration: Configuration, paths: list[Path], settings: Settings) -> None:
+def _deploy(configuration: Configuration, loader: ConfigurationLoader, settings: Settings, shared: str | None) -> None:
     # A fraction of a core each: these numbers only place actors, and a laptop must have room for all of them.
     actor: dict[str, Any] = {"num_cpus": 0.1}
     common: dict[str, Any] = {
         "max_ongoing_requests": MAX_ONGOING,
+        # What keeps a first replica from starting is in the configuration: trying again only hides it for a minute.
+        # Replicas that have once started are restarted without end.
+        "max_constructor_retry_count": 1,
         "health_check_period_s": 5,
         "logging_config": _LOGGING,
     }
@@ -204,15 +250,32 @@ def _deploy(configuration: Configuration, paths: list[Path], settings: Settings)
         for spec in configuration.policy.fleet.backends
         if spec.protocol in OWN_DEPLOYMENT
     }
-    if settings.replicas > 1:
-        shared = tempfile.mkdtemp(prefix="pointsman-metrics-")
-        actor = {**actor, "runtime_env": {"env_vars": {"PROMETHEUS_MULTIPROC_DIR": shared}}}
+    if shared is not None:
+        actor = {**actor, "runtime_env": {"env_vars": {METRICS_FOLDER: shared}}}
     router = serve.deployment(
-        name="router",
+        name=ROUTER,
         num_replicas=settings.replicas,
         ray_actor_options=actor,
         graceful_shutdown_timeout_s=DRAIN_S + 5,
         **common,
     )
-    blueprint = Blueprint(tuple(str(path.absolute()) for path in paths), settings)
-    serve.run(router(RouterReplica).bind(blueprint, hosts), name=APPLICATION, route_prefix=None)
+    try:
+        serve.run(router(RouterReplica).bind(Blueprint(loader, settings), hosts), name=APPLICATION, route_prefix=None)
+    except RuntimeError as error:
+        deployments = serve.status().applications[APPLICATION].deployments.values()
+        failed = [_reason(d.message) for d in deployments if d.status == DeploymentStatus.DEPLOY_FAILED]
+        raise BackendError("\n".join(failed) or str(error)) from None
+
+
+def _make_metrics_folder() -> None:
+    """The node that chose its name need not be this one."""
+    if shared := os.environ.get(METRICS_FOLDER):
+        Path(shared).mkdir(parents=True, exist_ok=True)
+
+
+def _reason(message: str) -> str:
+    """Of Ray's message about a replica that did not start, with its traceback: what the exception said."""
+    lines = message.strip().splitlines()
+    frames = [i for i, line in enumerate(lines) if line.startswith("  ")]
+    said = lines[frames[-1] + 1 :] if frames else lines
+    return re.sub(r"^[\w.]+: ", "", "\n".join(said), count=1)

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from backends.errors import BackendError
 from tests.upstream import Answers, upstream
 
 CONFIG = """
@@ -186,6 +187,15 @@ def test_an_upstream_that_is_not_there(start_router):
     assert (reply.status, reply.backend) == (200, "spare")
     assert router.count("pointsman_attempts_total", backend="remote", outcome="unreachable") == 1
     assert router.call("GET", "/readyz").json() == {"ready": True, "reachable": ["spare"], "unreachable": ["remote"]}
+
+
+def test_a_url_or_tls_file_that_cannot_be_used_stops_the_start_and_names_the_backend(start_router, tmp_path):
+    (tmp_path / "ca.pem").write_text("no certificate")
+    fleet = CONFIG.format(prefix="").replace("timeouts:", "tls: {ca_file: ca.pem}\n    timeouts:")
+    with pytest.raises(BackendError, match=r"^remote: .*ca\.pem holds no certificates"):
+        start_router(fleet, env={"URL": "https://127.0.0.1:1", "KEY": KEY})
+    with pytest.raises(BackendError, match=r"^remote: the URL holds a character"):
+        start_router(CONFIG.format(prefix=""), env={"URL": "http://127.0.0.1:1/a b", "KEY": KEY})
 
 
 def test_a_probe_that_fails_twice_takes_the_backend_out_and_one_that_succeeds_brings_it_back(start_router):

@@ -6,12 +6,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from router.demo.processes import Processes, StartError, free_port
+from tests.processes import alive, kill, soon
 
 # Small modules that stand in for the servers, where no model is needed.
 STAND_INS = {
@@ -54,22 +54,6 @@ def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / f"{name}.py").write_text(source)
     inherited = os.environ.get("PYTHONPATH")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{inherited}" if inherited else str(tmp_path))
-
-
-def _alive(pid: int) -> bool:
-    """Whether a process runs; one that ended and was not collected yet does not."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state not in "ZX"
-
-
-def _soon(happened: Callable[[], bool], within_s: float = 5.0) -> bool:
-    deadline = time.monotonic() + within_s
-    while not happened() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return happened()
 
 
 def _parent_of(call: str) -> subprocess.Popen[str]:
@@ -119,13 +103,12 @@ def test_kill_9_of_the_parent_leaves_no_child(stand_ins: None, call: str) -> Non
         assert parent.stdout is not None
         children = [int(pid) for pid in parent.stdout.readline().split()]
         assert len(children) == 1
-        assert all(map(_alive, children))
+        assert all(map(alive, children))
         parent.send_signal(signal.SIGKILL)
     try:
-        assert _soon(lambda: not any(map(_alive, children)))
+        assert soon(lambda: not any(map(alive, children)))
     finally:
-        for child in filter(_alive, children):
-            os.kill(child, signal.SIGKILL)
+        kill(children)
 
 
 def test_a_child_outlives_the_thread_that_started_it(stand_ins: None) -> None:
@@ -148,11 +131,11 @@ def test_leaving_ends_every_child_and_says_so_of_the_deaf(stand_ins: None) -> No
         pid = processes.start("lively", "lively", port, ready_url=f"http://127.0.0.1:{port}/health")
         assert os.getsid(pid) == pid  # a session of its own: Ctrl-C is ours to pass on
         deaf = processes.start("stubborn", "stubborn")
-        assert _soon(lambda: processes.tail("stubborn") == "deaf")
+        assert soon(lambda: processes.tail("stubborn") == "deaf")
         with pytest.raises(ValueError, match="lively is already running"):
             processes.start("lively", "lively", port)
-    assert not _alive(pid)
-    assert not _alive(deaf)
+    assert not alive(pid)
+    assert not alive(deaf)
     assert said[-1] == "stubborn: did not end within 0.5 s, killed"
     processes.stop()  # a second time is no error
 
@@ -163,7 +146,7 @@ def test_one_server_can_be_ended_and_started_again(stand_ins: None) -> None:
     with Processes() as processes:
         first = processes.start("a", "lively", port, ready_url=url)
         processes.stop_one("a")
-        assert not _alive(first)
+        assert not alive(first)
         assert processes.running() == {}
         assert processes.start("a", "lively", port, ready_url=url) != first
 

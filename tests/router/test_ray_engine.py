@@ -1,0 +1,237 @@
+"""The Ray engine for real: two router replicas and a backend in a deployment of its own, as `serve` starts them."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tritonclient.http as triton
+from conftest import ROOT
+from prometheus_client.parser import text_string_to_metric_families
+
+from router.demo.processes import free_port
+from tests.processes import alive, command, descendants, environment, kill, listens, soon
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc"),
+]
+START_S = 90
+
+FLEET = """
+apiVersion: pointsman/v1
+kind: Fleet
+backends:
+  - name: scripted
+    tier: cloud
+    region: us
+    protocol: fake
+    clearance: restricted
+    models: {chat: {task: chat}}
+  - name: slow
+    tier: cloud
+    region: us
+    protocol: fake
+    clearance: restricted
+    models: {slow: {task: chat}}
+    script: [{latency_ms: 60000}]
+  - name: inside
+    tier: edge
+    region: jp
+    protocol: onnx
+    clearance: restricted
+    models: {double: {task: arithmetic, artifact: double.onnx}}
+  - name: apart
+    tier: onprem
+    region: jp
+    protocol: torch
+    clearance: restricted
+    models: {triple: {task: arithmetic, artifact: triple.pt2}}
+"""
+
+
+@dataclass
+class Served:
+    process: subprocess.Popen[str]
+    port: int
+    admin_port: int
+
+    def call(self, method, path, body=None, *, admin=False, timeout=20):
+        """One request on a connection of its own, so that the kernel may give it to either replica."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.admin_port if admin else self.port, timeout=timeout)
+        try:
+            raw = None if body is None else json.dumps(body)
+            connection.request(method, path, raw, {"content-type": "application/json"} if raw else {})
+            response = connection.getresponse()
+            return response.status, dict(response.getheaders()), response.read()
+        finally:
+            connection.close()
+
+    def chat(self, model="chat", **options):
+        return self.call(
+            "POST", "/v1/chat/completions", {"model": model, "messages": [{"role": "user", "content": "hi"}]}, **options
+        )
+
+    def sum(self, name, **labels):
+        """Of the samples of `name` that carry these labels, as prometheus-client's own parser reads /metrics."""
+        status, _, body = self.call("GET", "/metrics", admin=True)
+        assert status == 200
+        families = text_string_to_metric_families(body.decode())
+        samples = [sample for family in families for sample in family.samples]
+        return sum(s.value for s in samples if s.name == name and labels.items() <= s.labels.items())
+
+    def replicas(self):
+        return {pid for pid in descendants(self.process.pid) if command(pid).startswith("ray::ServeReplica:") and
+                "router" in command(pid)}  # fmt: skip
+
+    def serving(self):
+        """The replicas that take requests."""
+        return {pid for pid in self.replicas() if listens(pid, self.port)}
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory, onnx_models):
+    torch = pytest.importorskip("torch")
+
+    class Triple(torch.nn.Module):
+        def forward(self, x):
+            return {"tripled": x * 3}
+
+    folder = tmp_path_factory.mktemp("served")
+    batch = torch.export.Dim("batch", min=1, max=8)
+    program = torch.export.export(Triple().eval(), (torch.ones(2, 2),), {}, dynamic_shapes={"x": {0: batch}})
+    torch.export.save(program, str(folder / "triple.pt2"))
+    (folder / "double.onnx").symlink_to(onnx_models / "double.onnx")
+    (folder / "fleet.yaml").write_text(FLEET)
+    port, admin_port = free_port(), free_port()
+    options = ("--engine", "ray", "--replicas", "2", "--port", str(port), "--admin-port", str(admin_port))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "router", "serve", str(folder), *options],
+        stdout=subprocess.PIPE,
+        stderr=(folder / "stderr").open("w"),
+        text=True,
+        cwd=ROOT,
+    )
+    served = Served(process, port, admin_port)
+    watchdog = threading.Timer(START_S, process.kill)
+    watchdog.start()
+    try:
+        said = []
+        while not any("pointsman is ready (ray engine" in line for line in said):
+            said.append(process.stdout.readline())
+            assert said[-1], f"it ended: {said} {(folder / 'stderr').read_text()}"
+        watchdog.cancel()
+        yield served
+    finally:
+        watchdog.cancel()
+        left = descendants(process.pid)
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        kill(left)
+    assert "Traceback" not in (folder / "stderr").read_text()
+
+
+def test_a_model_that_cannot_be_loaded_is_named_without_a_traceback(tmp_path):
+    fleet = FLEET.split("  - name: apart")[0]
+    (tmp_path / "fleet.yaml").write_text(fleet)
+    (tmp_path / "double.onnx").write_bytes(b"this is no model")
+    ports = ("--port", str(free_port()), "--admin-port", str(free_port()))
+    command = [sys.executable, "-m", "router", "serve", str(tmp_path), "--engine", "ray", *ports]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=START_S, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("not started: inside: cannot load ")
+    assert "double.onnx" in ended.stderr
+    assert "Traceback" not in ended.stdout + ended.stderr
+
+
+def test_both_wires_are_answered_from_the_replica_and_from_a_deployment(served):
+    status, headers, body = served.chat()
+    assert (status, headers["x-pointsman-backend"]) == (200, "scripted")
+    assert json.loads(body)["choices"][0]["message"]["content"]
+    client = triton.InferenceServerClient(f"127.0.0.1:{served.port}")
+    x = np.array([[1, 2.5]], np.float32)
+    given = triton.InferInput("x", [1, 2], "FP32").set_data_from_numpy(x)
+    np.testing.assert_array_equal(client.infer("double", [given]).as_numpy("doubled"), 2 * x)
+    np.testing.assert_array_equal(client.infer("triple", [given]).as_numpy("tripled"), 3 * x)
+    metadata = client.get_model_metadata("triple")
+    assert metadata["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [-1, 2]}]
+    with pytest.raises(triton.InferenceServerException, match="must have shape"):
+        wrong = triton.InferInput("x", [1, 3], "FP32").set_data_from_numpy(np.ones((1, 3), np.float32))
+        client.infer("triple", [wrong])
+    client.close()
+
+
+def test_a_stream_comes_through(served):
+    body = {"model": "chat", "messages": [{"role": "user", "content": "hi"}], "stream": True}
+    status, headers, raw = served.call("POST", "/v1/chat/completions", body)
+    assert (status, headers["content-type"]) == (200, "text/event-stream")
+    assert raw.endswith(b"data: [DONE]\n\n")
+
+
+def test_metrics_are_those_of_both_replicas(served):
+    before = served.sum("pointsman_requests_total")
+    ids = [served.chat()[1]["x-pointsman-decision"] for _ in range(40)]
+    assert served.sum("pointsman_requests_total") == before + 40
+    assert served.sum("pointsman_attempts_total", backend="scripted", outcome="ok") >= 40
+    # The admin port is one replica's, and knows its own decisions: that some are missing shows that two served.
+    known = sum(served.call("GET", f"/decisions/{one}", admin=True)[0] == 200 for one in ids)
+    assert 0 < known < 40
+
+
+def test_kill_9_of_a_replica_stops_nobody_else_and_another_takes_its_place(served):
+    assert soon(lambda: len(served.serving()) == 2)
+    before = served.serving()
+    requests = served.sum("pointsman_requests_total")
+    slow = [threading.Thread(target=_abandoned, args=(served,)) for _ in range(12)]
+    for thread in slow:
+        thread.start()
+    assert soon(lambda: served.sum("pointsman_in_flight", backend="slow") == 12)
+    (holder,) = (pid for pid in before if listens(pid, served.admin_port))
+    os.kill(holder, signal.SIGKILL)
+    assert soon(lambda: not alive(holder))
+    time.sleep(0.5)  # the kernel takes its sockets down
+    assert [served.chat()[0] for _ in range(20)] == [200] * 20, "the other one goes on at once"
+    assert soon(lambda: any(listens(pid, served.admin_port) for pid in served.replicas())), "with the admin port, too"
+    for thread in slow:
+        thread.join()
+    assert soon(lambda: served.sum("pointsman_in_flight") == 0), "nothing of the dead replica counts as in flight"
+    assert served.sum("pointsman_requests_total") >= requests + 20, "what it has counted stays counted"
+    assert soon(lambda: len(served.serving()) == 2, within_s=30)
+    assert len(served.serving() & before) == 1
+    assert [served.chat()[0] for _ in range(20)] == [200] * 20
+
+
+def _abandoned(served):
+    """A request whose client gives up, or whose replica is killed."""
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        served.chat("slow", timeout=3)
+
+
+def test_sigterm_ends_it_well_and_leaves_nothing_behind(served):
+    """The last test of this file."""
+    processes = descendants(served.process.pid)
+    assert len(processes) > 5
+    shared = Path(environment(next(iter(served.replicas())))["PROMETHEUS_MULTIPROC_DIR"])
+    assert shared.is_dir()
+    began = time.monotonic()
+    served.process.terminate()
+    assert served.process.wait(30) == 0
+    assert time.monotonic() - began < 20
+    assert soon(lambda: not any(map(alive, processes))), [command(pid) for pid in filter(alive, processes)]
+    assert re.search("stopping the replicas", served.process.stdout.read())
+    assert not shared.exists()
