@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"pointsman {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_serve, _check, _explain, _test, _diff):
+    for add in (_serve, _check, _explain, _test, _diff, _log):
         add(commands)
     arguments = parser.parse_args(argv)
     try:
@@ -107,6 +107,8 @@ def _explain(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     facts.add_argument("--deadline-ms", type=_duration, help="default: none")
     facts.add_argument("--stream", action="store_true", default=None)
     facts.add_argument("--no-fallback", action="store_true", default=None)
+    parser.add_argument("--replay", metavar="ID", help="a logged decision, made again from its record")
+    parser.add_argument("--log", action="append", default=[], metavar="PATH", help="folder or file of the decision log")
     parser.add_argument("--now", type=_moment, metavar="TIME", help="as if it were then: 2026-04-01T09:00:00+09:00")
     parser.add_argument(
         "--down", action="append", default=[], metavar="BACKEND", help="as if it were unavailable; repeatable"
@@ -131,6 +133,29 @@ def _test(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     )
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.set_defaults(run_command=_run_test)
+
+
+def _log(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("log", help="check and read the decision log")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    verify = actions.add_parser(
+        "verify",
+        help="find what is not as it was written",
+        description="Check that no record was edited, removed or moved. Exit status 1 where one was.",
+    )
+    tail = actions.add_parser("tail", help="show the latest decisions", description="Show the latest decisions.")
+    tail.add_argument("-n", "--lines", type=_count0, default=10, metavar="N", help="how many (default: 10)")
+    tail.add_argument("-f", "--follow", action="store_true", help="go on as they are written")
+    for action in (verify, tail):
+        action.add_argument("paths", nargs="+", metavar="PATH", help="folders or files of a decision log")
+        action.add_argument("--json", action="store_true", help="for programs")
+        action.set_defaults(run_command=_run_log)
+
+
+def _run_log(arguments: argparse.Namespace) -> int:
+    from router.cli.log import run
+
+    return run(arguments)
 
 
 def _diff(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -40,6 +40,10 @@ _FACTS = (
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.replay is not None:
+        from router.cli.replay import run as run_replay
+
+        return run_replay(arguments)
     if arguments.request is None and arguments.model is None:
         print("pointsman explain: which request? give --model (and --label, …), or --request FILE", file=sys.stderr)
         return 2

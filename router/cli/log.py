@@ -1,0 +1,131 @@
+"""`pointsman log verify` and `pointsman log tail`: the decision log, checked and read."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from router.decisionlog.chain import Verification, unlink
+from router.decisionlog.files import chains, lines
+
+_POLL_S = 0.5
+
+
+def run(arguments: argparse.Namespace) -> int:
+    paths = [Path(path) for path in arguments.paths]
+    missing = [str(path) for path in paths if not path.exists()]
+    if missing or not chains(paths):
+        what = f"no such file or folder: {', '.join(missing)}" if missing else "no decision log there"
+        print(f"pointsman log: {what}", file=sys.stderr)
+        return 2
+    if arguments.action == "verify":
+        return _verify(paths, arguments.json)
+    return _tail(paths, arguments.lines, arguments.follow, arguments.json)
+
+
+# --- verify -------------------------------------------------------------------------------------------------------
+
+
+def _verify(paths: list[Path], as_json: bool) -> int:
+    reports = [_report(writer, files) for writer, files in chains(paths).items()]
+    if as_json:
+        print(json.dumps({"intact": not any(r["broken"] for r in reports), "chains": reports}, indent=2))
+    else:
+        for report in reports:
+            _show(report)
+    return 1 if any(report["broken"] for report in reports) else 0
+
+
+def _report(writer: str, files: list[Path]) -> dict[str, Any]:
+    chain = Verification()
+    places = [(file, number) for file in files for number, _ in enumerate(lines([file]), 1)]
+    findings = []
+    for finding in chain.walk(lines(files)):
+        file, number = places[finding.line - 1]
+        findings.append({"file": str(file), "line": number, "broken": finding.broken, "text": finding.text})
+    return {
+        "chain": writer,
+        "files": len(files),
+        "broken": chain.broken,
+        "records": chain.records,
+        "decisions": chain.decisions,
+        "first": chain.first,
+        "last": chain.last,
+        "last_hash": chain.last_hash,
+        "findings": findings,
+    }
+
+
+def _show(report: dict[str, Any]) -> None:
+    for finding in report["findings"]:
+        severity = "error" if finding["broken"] else "note"
+        print(f"{finding['file']}:{finding['line']}: {severity}: {finding['text']}")
+    verdict = "BROKEN: it is not as it was written" if report["broken"] else "intact"
+    print(f"{report['chain']}: {verdict}; {report['decisions']} decisions in {report['files']} file(s)")
+    if not report["broken"]:
+        print(f"  records {report['first']} to {report['last']}; the last hash is {report['last_hash']}")
+
+
+# --- tail ---------------------------------------------------------------------------------------------------------
+
+
+def _tail(paths: list[Path], count: int, follow: bool, as_json: bool) -> int:
+    seen: dict[Path, int] = {}
+    latest: list[dict[str, Any]] = []
+    for record in _new_records(paths, seen):
+        latest.append(record)
+    for record in sorted(latest, key=lambda one: one["at"])[-count:]:
+        _print(record, as_json)
+    while follow:
+        time.sleep(_POLL_S)
+        for record in _new_records(paths, seen):
+            _print(record, as_json)
+    return 0
+
+
+def _new_records(paths: list[Path], seen: dict[Path, int]) -> Iterator[dict[str, Any]]:
+    """What has been written since the last look, whole lines only; new files are found as they come."""
+    for files in chains(paths).values():
+        for file in files:
+            with file.open("rb") as stream:
+                stream.seek(seen.get(file, 0))
+                for line in stream:
+                    if not line.endswith(b"\n"):
+                        break
+                    seen[file] = seen.get(file, 0) + len(line)
+                    try:
+                        record, _ = unlink(line)
+                    except ValueError:
+                        continue  # verify tells of those
+                    if "event" not in record:
+                        yield record
+
+
+def _print(record: dict[str, Any], as_json: bool) -> None:
+    print(json.dumps(record, ensure_ascii=False) if as_json else _line(record), flush=True)
+
+
+def _line(record: dict[str, Any]) -> str:
+    decision, outcome, request = record["decision"], record.get("outcome", {}), record["request"]
+    when = datetime.fromtimestamp(record["at"]).astimezone().isoformat(sep=" ", timespec="milliseconds")
+    place = outcome.get("backend") or "-"
+    attempts = f" after {outcome['attempts']} attempts" if outcome.get("attempts", 0) > 1 else ""
+    cost = f" ${outcome['cost_usd']:.6f}" if "cost_usd" in outcome else ""
+    why = f" [{'; '.join(f'{backend}: {by}' for backend, by in decision['rejected'])}]" if decision["rejected"] else ""
+    other = record.get("candidate")
+    differs = f" | candidate: {_goes_to(other['decision'])}" if other else ""
+    return (
+        f"{when} {record['id']} {request.get('tenant', 'anonymous')} {request['model']} {decision['label']}"
+        f" {decision['rule']} -> {place}{attempts} {outcome.get('outcome', '')}"
+        f" {outcome.get('ms', 0):.0f} ms{cost}{why}{differs}"
+    )
+
+
+def _goes_to(decision: dict[str, Any]) -> str:
+    return str(decision["attempts"][0] if decision["attempts"] else f"refused ({decision['refusal']})")
