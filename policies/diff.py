@@ -26,7 +26,7 @@ class Place:
     rule: str
     label: str
     refusal: str | None
-    trust: int  # of the least trusted that may be tried
+    trust: tuple[int, int]  # of the tier that gets it, and of the least trusted that may be tried or gets a copy
     copied_to: str | None
 
     def __str__(self) -> str:
@@ -48,8 +48,8 @@ class Move:
 
     @property
     def loses_trust(self) -> bool:
-        """Whether it may now reach a less trusted tier than before."""
-        return self.after.trust < self.before.trust
+        """Whether it now goes, or may go, to a less trusted tier than before."""
+        return any(now < then for now, then in zip(self.after.trust, self.before.trust, strict=True))
 
     @property
     def relocates(self) -> bool:
@@ -75,7 +75,7 @@ def _place(policy: CompiledPolicy, probe: Probe, seed: int) -> tuple[Place, Deci
     try:
         request = request_from(probe.facts, policy, probe.now)
     except UnknownLevel:
-        return Place(None, (), "", probe.facts.label or "", "unknown level", NOWHERE, None), None
+        return Place(None, (), "", probe.facts.label or "", "unknown level", (NOWHERE, NOWHERE), None), None
     decision = decide(request, at_rest(policy, probe.now), policy, seed)
     chosen, shadow = decision.chosen, decision.shadow
     reached = [c.target.tier for c in decision.attempts] + ([shadow.target.tier] if shadow else [])
@@ -85,7 +85,10 @@ def _place(policy: CompiledPolicy, probe: Probe, seed: int) -> tuple[Place, Deci
         decision.rule,
         policy.levels[decision.label],
         str(decision.refusal.code) if decision.refusal else None,
-        min((OWN_PREMISES[tier] for tier in reached), default=NOWHERE),
+        (
+            OWN_PREMISES[chosen.target.tier] if chosen else NOWHERE,
+            min((OWN_PREMISES[tier] for tier in reached), default=NOWHERE),
+        ),
         shadow.target.backend if shadow else None,
     )
     return place, decision

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 import uvloop
@@ -36,7 +37,7 @@ def compile_text(text: str, env: dict[str, str] | None = None) -> CompiledPolicy
     documents, problems = parse(text, "test.yaml", env or {})
     if problems:
         raise ConfigurationError(problems)
-    return compile_or_raise(documents)
+    return compile_or_raise(documents, ZoneInfo)
 
 
 def idle(policy: CompiledPolicy, **down: str) -> Snapshot:

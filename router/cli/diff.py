@@ -115,4 +115,4 @@ def _show(old: CompiledPolicy, new: CompiledPolicy, asked: list[Probe], moves: l
     if len(ordered) > _SHOWN:
         print(f"and {len(ordered) - _SHOWN} more kinds of moves: --json lists every request")
     losing = sum(move.loses_trust for move in moves)
-    print(f"{len(moves)} of {len(asked)} requests move; {losing} may now reach a less trusted tier")
+    print(f"{len(moves)} of {len(asked)} requests move; {losing} to where they are trusted less")
