@@ -24,7 +24,7 @@ from policies.source import parse
 from policies.types import Request, Snapshot
 from router.configuration import Configuration, load
 from router.server import Listeners, bind
-from router.service import Service
+from router.service import Loader, Service
 from router.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -85,11 +85,18 @@ backends:
 class Router:
     """The local engine's service on real sockets of its own, in a thread with its own event loop."""
 
-    def __init__(self, configuration: Configuration, settings: Settings, builders: Mapping[str, Builder]) -> None:
+    def __init__(
+        self,
+        configuration: Configuration,
+        settings: Settings,
+        builders: Mapping[str, Builder],
+        loader: Loader | None = None,
+    ) -> None:
         self._data, self._admin = bind("127.0.0.1", 0), bind("127.0.0.1", 0)
         self.port, self.admin_port = self._data.getsockname()[1], self._admin.getsockname()[1]
         self.url, self.admin_url = f"http://127.0.0.1:{self.port}", f"http://127.0.0.1:{self.admin_port}"
         self._configuration, self._settings, self._builders = configuration, settings, builders
+        self._loader = loader
         self._ready = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -111,7 +118,7 @@ class Router:
     async def _main(self) -> None:
         self.loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        self.service = Service(self._configuration, self._settings, self._builders)
+        self.service = Service(self._configuration, self._settings, self._builders, self._loader)
         await self.service.start()
         listeners = Listeners(self.service, self._data, self._admin)
         await listeners.start()

@@ -1,0 +1,402 @@
+"""The decision log: what is written can be verified and replayed; what is lost is said."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, THREE_TIERS, compile_text, idle, request
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from policies.decide import decide
+from policies.sensitivity.labels import Label
+from router.cli import main
+from router.decisionlog.chain import GENESIS, Verification, link, unlink
+from router.decisionlog.files import chains, lines
+from router.decisionlog.record import Decided, Outcome, as_record, replay
+from router.decisionlog.writer import DecisionLog, LogSettings
+
+# --- the chain ----------------------------------------------------------------------------------------------------
+
+
+def chain(count, **more):
+    prev, found = GENESIS, []
+    for seq in range(1, count + 1):
+        line, prev = link(prev, {"seq": seq, "at": seq, "name": f"記録 {seq}", **more})
+        found.append(line)
+    return found
+
+
+def verify(found):
+    verification = Verification()
+    findings = list(verification.walk(found))
+    return verification, findings
+
+
+def test_what_was_written_is_intact():
+    verification, findings = verify(chain(20))
+    assert not verification.broken
+    assert findings == []
+    assert (verification.records, verification.first, verification.last) == (20, 1, 20)
+
+
+@given(st.integers(0, 9), st.data())
+def test_any_change_of_any_byte_is_found(at, data):
+    found = chain(10)
+    line = bytearray(found[at])
+    position = data.draw(st.integers(0, len(line) - 2))  # the line feed is no content
+    line[position] ^= data.draw(st.integers(1, 255))
+    found[at] = bytes(line)
+    assert verify(b"".join(found).splitlines(keepends=True))[0].broken
+
+
+@given(st.integers(1, 8), st.integers(0, 9))
+def test_a_line_that_is_gone_or_moved_is_found(at, to):
+    found = chain(10)
+    assert verify(found[:at] + found[at + 1 :])[0].broken
+    moved = found[:at] + found[at + 1 :]
+    moved.insert(to, found[at])
+    assert verify(moved)[0].broken is (moved != found)
+
+
+def test_a_line_that_was_put_in_is_found():
+    found = chain(5)
+    forged, _ = link(json.loads(found[2])["hash"], {"seq": 4, "at": 0, "name": "forged"})
+    verification, findings = verify([*found[:3], forged, *found[3:]])
+    assert verification.broken
+    assert "moved: record 4 stands after record 4" in findings[0].text
+
+
+def test_findings_say_what_happened():
+    found = chain(9)
+    assert "edited" in verify([*found[:2], found[2].replace("記録".encode(), "改竄".encode()), *found[3:]])[1][0].text
+    assert verify([*found[:2], *found[5:]])[1][0].text == "removed: records 3 to 5 are missing"
+    assert "an unfinished line" in verify([*found, b'{"prev":"ab'])[1][0].text
+    assert not verify([*found, b'{"prev":"ab'])[0].broken
+    assert verify(found[3:])[1][0].text == "begins at record 4: what came before is not here"
+
+
+def test_a_line_that_is_not_one():
+    with pytest.raises(ValueError, match="not JSON"):
+        unlink(b"{nope}\n")
+    with pytest.raises(ValueError, match="not a record"):
+        unlink(b"[1]\n")
+
+
+# --- the writer ---------------------------------------------------------------------------------------------------
+
+
+def entry(n):
+    return lambda: {"at": n, "id": f"d{n}", "padding": "x" * 50}
+
+
+def folder_lines(folder):
+    (files,) = chains([folder]).values()
+    return list(lines(files))
+
+
+def test_it_writes_in_order_and_says_when_it_starts_and_stops(tmp_path):
+    log = DecisionLog(LogSettings(tmp_path))
+    for n in range(100):
+        log.put(entry(n))
+    log.close()
+    records = [json.loads(line) for line in folder_lines(tmp_path)]
+    assert [r.get("event") for r in records] == ["started", *[None] * 100, "stopped"]
+    assert [r["id"] for r in records[1:-1]] == [f"d{n}" for n in range(100)]
+    assert not verify(folder_lines(tmp_path))[0].broken
+
+
+def test_the_next_writer_takes_up_the_chain(tmp_path):
+    for _ in range(3):
+        log = DecisionLog(LogSettings(tmp_path))
+        log.put(entry(1))
+        log.close()
+    verification, findings = verify(folder_lines(tmp_path))
+    assert (verification.broken, verification.records, findings) == (False, 9, [])
+
+
+def test_files_are_rotated_by_size_and_stay_one_chain(tmp_path):
+    log = DecisionLog(LogSettings(tmp_path, max_bytes=2000))
+    for n in range(200):
+        log.put(entry(n))
+        if n % 10 == 0:
+            log.flush()
+    log.close()
+    (files,) = chains([tmp_path]).values()
+    assert len(files) > 5
+    assert verify(folder_lines(tmp_path))[0].records == 202
+    assert not verify(folder_lines(tmp_path))[0].broken
+    files[2].unlink()
+    assert verify(folder_lines(tmp_path))[0].broken
+
+
+def test_old_files_can_be_let_go(tmp_path):
+    log = DecisionLog(LogSettings(tmp_path, max_bytes=1000, keep_files=3))
+    for n in range(200):
+        log.put(entry(n))
+        log.flush()
+    log.close()
+    verification, findings = verify(folder_lines(tmp_path))
+    assert len(list(tmp_path.iterdir())) == 3
+    assert not verification.broken
+    assert "what came before is not here" in findings[0].text
+
+
+def test_a_full_queue_drops_and_counts_and_never_blocks(tmp_path):
+    dropped = []
+    log = DecisionLog(LogSettings(tmp_path, max_queued=10), on_drop=lambda: dropped.append(1))
+    hold = threading.Event()
+    log.put(lambda: (hold.wait(10) and {"at": 0}) or {"at": 0})
+    time.sleep(0.05)  # the thread now holds that one
+    begin = time.monotonic()
+    for n in range(100):
+        log.put(entry(n))
+    assert time.monotonic() - begin < 1
+    assert len(dropped) == 90
+    hold.set()
+    log.close()
+    verification, _ = verify(folder_lines(tmp_path))
+    assert not verification.broken
+    assert verification.decisions == 11
+
+
+def test_a_disk_that_is_full_loses_records_and_not_the_router(tmp_path, monkeypatch):
+    dropped = []
+    log = DecisionLog(LogSettings(tmp_path), on_drop=lambda: dropped.append(1))
+
+    class Full:
+        def write(self, data):
+            raise OSError(28, "No space left on device")
+
+        def tell(self):
+            return 0
+
+        def close(self):
+            return None
+
+    file, log._file = log._file, Full()
+    log.put(entry(1))
+    log.flush()
+    assert dropped
+    log._file = file
+    log.put(entry(2))
+    log.close()
+    assert not verify(folder_lines(tmp_path))[0].broken
+
+
+_WRITER = """
+import sys, time
+from pathlib import Path
+from router.decisionlog.writer import DecisionLog, LogSettings
+log = DecisionLog(LogSettings(Path(sys.argv[1]), max_bytes=200_000))
+n = 0
+while True:
+    for _ in range(200):
+        n += 1
+        log.put(lambda n=n: {"at": n, "id": f"d{n}", "padding": "x" * 500})
+    if n == 2000:
+        print("going", flush=True)
+    time.sleep(0.001)
+"""
+
+
+def test_kill_9_while_writing_loses_the_tail_only_and_verify_says_so(tmp_path):
+    for round_ in range(3):
+        process = subprocess.Popen(
+            [sys.executable, "-c", _WRITER, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout.readline() == "going\n"
+        time.sleep(random.Random(round_).uniform(0, 0.1))
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        verification, findings = verify(folder_lines(tmp_path))
+        assert not verification.broken
+        ids = [json.loads(line).get("id") for line in folder_lines(tmp_path) if line.endswith(b"\n")]
+        mine = ids[len(ids) - ids[::-1].index(None) :]
+        assert mine == [f"d{n}" for n in range(1, len(mine) + 1)], "a prefix of what was put, nothing out of the middle"
+        assert len(mine) > 500
+    log = DecisionLog(LogSettings(tmp_path))
+    log.close()
+    verification, findings = verify(folder_lines(tmp_path))
+    assert not verification.broken
+    assert len([f for f in findings if "died" in f.text]) == 3
+
+
+def test_an_unfinished_line_is_cut_and_told(tmp_path):
+    log = DecisionLog(LogSettings(tmp_path))
+    log.put(entry(1))
+    log.flush()
+    log._file.write(b'{"prev":"torn')
+    again = DecisionLog(LogSettings(tmp_path))
+    again.put(entry(2))
+    again.close()
+    verification, findings = verify(folder_lines(tmp_path))
+    assert not verification.broken
+    assert "an unfinished line of 13 bytes was cut" in findings[0].text
+    assert verification.decisions == 2
+
+
+# --- records ------------------------------------------------------------------------------------------------------
+
+POLICY = """
+kind: Policy
+sensitivity: {default: public}
+headers: [x-team]
+constraints: [{name: jp, match: {labels: {where: jp}}, require: {region: "jp-*"}}]
+rules:
+  - {name: night, match: {time: {between: "22:00-06:00"}}, split: {weights: {edge: 1, cloud: 2}, sticky: session}}
+  - {name: day, objective: {latency: {weight: 0.3}, cost: {weight: 0.7}}}
+budgets: [{name: b, each: tenant, usd: 5, per: day}]
+"""
+COMPILED = compile_text(THREE_TIERS + "---" + POLICY)
+numbers = st.floats(0.001, 1e6)
+situations = st.builds(
+    lambda latency, ttft, down, in_flight, spent, now: replace(
+        idle(COMPILED, **({"edge": "ejected, for 3 s more"} if down else {})),
+        latency_ms=latency,
+        ttft_ms=ttft,
+        in_flight=in_flight,
+        spent={(0, "t"): spent} if spent else {},
+        now=now,
+    ),
+    st.tuples(*[st.none() | numbers] * 3),
+    st.tuples(*[st.none() | numbers] * 3) | st.just(()),
+    st.booleans(),
+    st.tuples(*[st.integers(0, 400)] * 3),
+    st.none() | numbers,
+    st.floats(1.7e9, 1.8e9),
+)
+asked = st.builds(
+    lambda **facts: replace(request(), headers={"x-team": "視覚"}, entities=frozenset({"EMAIL_ADDRESS"}), **facts),
+    id=st.text("abc-", min_size=1, max_size=4),
+    tenant=st.sampled_from(["t", "anonymous"]),
+    label=st.integers(0, 3),
+    tokens_in=st.integers(0, 5000),
+    deadline_ms=st.none() | numbers,
+    stream=st.booleans(),
+    session=st.sampled_from(["", "s1"]),
+    labels=st.sampled_from([{}, {"where": "jp"}]),
+    masked_label=st.none() | st.integers(0, 3),
+)
+
+
+def decided(one, snapshot, seed):
+    decision = decide(one, snapshot, COMPILED, seed)
+    return Decided("d-1", one, Label(one.label, (("floor", 0),), {}), snapshot, decision, COMPILED)
+
+
+@settings(max_examples=200)
+@given(asked, situations, st.integers(0, 3))
+def test_every_decision_can_be_made_again_from_its_line_bit_for_bit(one, snapshot, seed):
+    made = decided(one, snapshot, seed)
+    line, _ = link(GENESIS, {"seq": 1, **as_record(made, Outcome("ok", "edge", 1, 1.5))})
+    record, intact = unlink(line)
+    assert intact
+    again = replay(record, COMPILED)
+    assert again.differences == ()
+    assert again.decision == made.decision
+
+
+def test_a_name_that_a_caller_invents_is_not_logged():
+    one = replace(
+        request(model="my secret prompt"), labels={}, protocol="oip", route="/v2/models/my secret prompt/infer"
+    )
+    made = decided(one, idle(COMPILED), 0)
+    line, _ = link(GENESIS, {"seq": 1, **as_record(made, None)})
+    assert b"secret" not in line
+    assert replay(unlink(line)[0], COMPILED).differences == ()
+
+
+# --- the commands -------------------------------------------------------------------------------------------------
+
+
+def served(start_router, tmp_path, **settings):
+    return start_router(
+        THREE_TIERS + "---\nkind: Policy\nsensitivity: {default: public}\n",
+        decision_log=LogSettings(tmp_path / "log"),
+        **settings,
+    )
+
+
+def test_from_a_request_to_its_line_and_back(start_router, tmp_path, capsys):
+    router = served(start_router, tmp_path)
+    reply = router.chat("my secret prompt", {"x-data-sensitivity": "confidential"})
+    decision_id = reply.headers["x-pointsman-decision"]
+    router.stop()
+    config = str(next(tmp_path.glob("config*.yaml")))
+    log = str(tmp_path / "log")
+    assert main(["log", "verify", log]) == 0
+    assert "intact; 1 decisions in 1 file(s)" in capsys.readouterr().out
+    assert main(["log", "tail", log]) == 0
+    line = capsys.readouterr().out
+    assert decision_id in line
+    assert "confidential default -> edge ok" in line
+    assert main(["explain", config, "--replay", decision_id, "--log", log]) == 0
+    assert "the same as logged, to the bit" in capsys.readouterr().out
+    assert b"secret prompt" not in b"".join(folder_lines(tmp_path / "log"))
+
+
+def test_replay_needs_the_policy_that_decided(start_router, tmp_path, capsys):
+    router = served(start_router, tmp_path)
+    decision_id = router.chat().headers["x-pointsman-decision"]
+    router.stop()
+    config = next(tmp_path.glob("config*.yaml"))
+    config.write_text(config.read_text().replace("prior_ms: 50", "prior_ms: 51"))
+    log = str(tmp_path / "log")
+    assert main(["explain", str(config), "--replay", decision_id, "--log", log]) == 1
+    assert "give the files as they were then" in capsys.readouterr().err
+    assert main(["explain", str(config), "--replay", "nope", "--log", log]) == 1
+    assert main(["explain", str(config), "--replay", "nope"]) == 2
+
+
+def test_verify_names_file_and_line(start_router, tmp_path, capsys):
+    router = served(start_router, tmp_path)
+    for _ in range(5):
+        router.chat()
+    router.stop()
+    (file,) = (tmp_path / "log").iterdir()
+    file.write_bytes(file.read_bytes().replace(b'"label":"public"', b'"label":"secret"', 1))
+    assert main(["log", "verify", str(tmp_path / "log")]) == 1
+    out = capsys.readouterr().out
+    assert f"{file}:2: error: edited: record 2" in out
+    assert "BROKEN" in out
+    assert main(["log", "verify", str(tmp_path / "log"), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["intact"] is False
+
+
+def test_misuse(tmp_path, capsys):
+    assert main(["log", "verify", str(tmp_path / "nope")]) == 2
+    assert main(["log", "tail", str(tmp_path)]) == 2
+
+
+def test_tail_follows_into_the_next_file(tmp_path):
+    log = DecisionLog(LogSettings(tmp_path, max_bytes=1000))
+    made = decided(replace(request(), labels={}), idle(COMPILED), 0)
+    log.put(lambda: as_record(made, Outcome("ok", "edge", 2, 1.5, cost_usd=0.5)))
+    log.flush()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "router", "log", "tail", "-f", str(tmp_path)],
+        cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    assert "edge after 2 attempts ok 2 ms $0.500000" in process.stdout.readline()
+    for _ in range(10):
+        log.put(lambda: as_record(made, Outcome("ok", "onprem", 1, 1.5)))
+        log.flush()
+    for _ in range(10):
+        assert "-> onprem" in process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) in (130, -signal.SIGINT)
+    process.stdout.close()
+    log.close()
+    assert len(list(Path(tmp_path).iterdir())) > 1
