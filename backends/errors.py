@@ -5,7 +5,8 @@
      ├─ TimedOut         no answer, or no more of it, in time
      ├─ Overloaded       it said so (429, 503); may say when to come back
      ├─ BadAnswer        it answered something that is not an answer
-     └─ Failed           it said that it failed (5xx), or refused our credentials
+     ├─ Failed           it said that it failed (5xx), or refused our credentials
+     └─ Unsuited         it could make nothing of this request; that says nothing of its health
     RequestRejected      the request itself is wrong: no other backend would take it either
 
 No message carries any part of a payload.
@@ -39,6 +40,10 @@ class BadAnswer(BackendError):
 
 
 class Failed(BackendError):
+    outcome = "failed"
+
+
+class Unsuited(BackendError):
     outcome = "failed"
 
 

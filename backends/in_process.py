@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from backends.calls import Answer, Call
-from backends.errors import BackendError, Failed, RequestRejected
+from backends.errors import BackendError, Failed, RequestRejected, Unsuited
 from backends.tensors import InferAnswer, InferRequest, ModelMetadata, Tensor, TensorError, TensorSpec
 from policies.schema import Backend as BackendSpec
 
@@ -60,7 +60,8 @@ class InProcessBackend:
         except RequestRejected:
             raise
         except Exception as error:  # the runtime's own message may show values
-            raise Failed(f"{self.spec.name}: running {call.model} failed ({type(error).__name__})") from error
+            # A loaded model that fails does so on what it was given; callers must not be able to get it ejected.
+            raise Unsuited(f"{self.spec.name}: running {call.model} failed ({type(error).__name__})") from error
         return Answer(infer=InferAnswer(tensors))
 
     async def probe(self) -> None:

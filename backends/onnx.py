@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,19 +31,26 @@ class OnnxRunner:
         # One thread per run: several requests then run side by side, and none waits for all cores.
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what fails is raised; its own lines on stderr can show a request's values
         self._session = onnxruntime.InferenceSession(str(artifact), options, providers=["CPUExecutionProvider"])
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         self._outputs = [o.name for o in outputs]
         self.metadata = ModelMetadata(
             "onnxruntime_onnx",
-            tuple(tensor_spec(i.name, _DATATYPES[i.type], i.shape) for i in inputs),
-            tuple(tensor_spec(o.name, _DATATYPES[o.type], o.shape) for o in outputs),
+            tuple(tensor_spec(i.name, _datatype(i), i.shape) for i in inputs),
+            tuple(tensor_spec(o.name, _datatype(o), o.shape) for o in outputs),
         )
 
     def run(self, inputs: Mapping[str, np.ndarray], /) -> Mapping[str, np.ndarray]:
         given = {name: _text(name, array) if array.dtype == object else array for name, array in inputs.items()}
         return dict(zip(self._outputs, self._session.run(None, given), strict=True))
+
+
+def _datatype(value: Any) -> str:
+    try:
+        return _DATATYPES[value.type]
+    except KeyError:
+        raise ValueError(f"'{value.name}' is of type {value.type}, which the protocol cannot carry") from None
 
 
 def _text(name: str, array: np.ndarray) -> np.ndarray:

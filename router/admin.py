@@ -33,6 +33,8 @@ class AdminApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
+        if scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}  # the server leaves the body out
         try:
             if scope["path"] == "/metrics" and scope["method"] == "GET":
                 await respond(send, 200, self.service.metrics.render(), (("content-type", CONTENT_TYPE),))

@@ -304,7 +304,7 @@ class DataApp:
                 raise _not_allowed("GET")
             status, content = await answer()
             body = msgspec.json.encode(content)
-            await respond(send, status, b"" if method == "HEAD" else body, (JSON,))
+            await respond(send, status, body, (JSON,))  # of HEAD, the server leaves the body out
         except Exception as error:
             failure = as_api_error(error)
             await respond(send, failure.status, render_error(failure), (JSON, *failure.headers))

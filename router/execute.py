@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from backends.calls import Answer, Backend, Call
-from backends.errors import BackendError, Overloaded, RequestRejected, TimedOut
+from backends.errors import BackendError, Overloaded, RequestRejected, TimedOut, Unsuited
 from policies.types import Candidate, Decision, RefusalCode
 from router.errors import ApiError
 from router.health import Event
@@ -106,7 +106,7 @@ class Executor:
         except BackendError as error:
             outcome = error.outcome
             log.warning("attempt %d of request %s failed: %s", number, call.request_id, error)
-            if not isinstance(error, Overloaded):  # busy is not broken
+            if not isinstance(error, Overloaded | Unsuited):  # neither busy nor out of its depth is broken
                 self._state.observe(target.backend_index, Event.FAILURE, self._clock())
             raise
         except Exception:

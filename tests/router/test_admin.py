@@ -110,3 +110,10 @@ def test_an_error_inside_is_a_500_in_json(router, monkeypatch, caplog):
 def test_the_admin_api_is_not_on_the_data_port(router):
     for path in ("/metrics", "/decisions", "/policy", "/explain"):
         assert router.call("GET", path).status == 404
+
+
+def test_head_is_answered_like_get_without_the_body(router):
+    for path in ("/metrics", "/healthz", "/readyz"):
+        reply = router.call("HEAD", path, admin=True)
+        assert (reply.status, reply.body) == (200, b"")
+        assert int(reply.headers["content-length"]) > 0

@@ -64,6 +64,7 @@ def test_once_with_the_local_engine_shows_every_row_and_ends_well() -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.timeout(240)
 def test_the_ray_engine_serves_until_ctrl_c_and_leaves_nothing_behind() -> None:
     with demo("--engine", "ray", *ports()) as process:
         assert process.stdout is not None
@@ -79,7 +80,7 @@ def test_the_ray_engine_serves_until_ctrl_c_and_leaves_nothing_behind() -> None:
             assert "HTTP/1.1 200 OK" in got.stdout
             assert "x-pointsman-backend: onprem-llm" in got.stdout
         os.killpg(process.pid, signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
         assert (process.returncode, err) == (0, "")
         assert out.endswith("stopped; no process of the demo is left\n")
 

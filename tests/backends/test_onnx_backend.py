@@ -1,0 +1,125 @@
+"""The onnx backend by itself: what it refuses, what it makes of a model that fails, and many requests at once."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import onnx
+import pytest
+from conftest import compile_text
+from onnx import TensorProto, helper
+
+from backends.calls import Call
+from backends.errors import Failed, RequestRejected, Unsuited
+from backends.onnx import OnnxBackend
+from backends.tensors import InferRequest, RequestedOutput, Tensor
+
+
+def backend(folder, **models):
+    """Not started yet. `models` are file names."""
+    entries = ", ".join(f"{name}: {{task: x, artifact: {file}}}" for name, file in models.items())
+    fleet = f"""
+    kind: Fleet
+    backends:
+      - {{name: edge, tier: edge, region: jp, protocol: onnx, models: {{{entries}}}, limits: {{max_in_flight: 8}}}}
+    """
+    return OnnxBackend(compile_text(fleet).fleet.backends[0], folder)
+
+
+def infer(model, array, name="x", *, outputs=()):
+    request = InferRequest((Tensor.from_array(name, array),), tuple(RequestedOutput(o, True) for o in outputs))
+    return Call(model, "", infer=request)
+
+
+def send(found, *calls):
+    async def main():
+        await found.start()
+        try:
+            return await asyncio.gather(*(found.send(call) for call in calls))
+        finally:
+            await found.aclose()
+
+    return asyncio.run(main())
+
+
+def save(folder, name, node, inputs, outputs):
+    graph = helper.make_graph(
+        [node],
+        name,
+        [helper.make_tensor_value_info(*one) for one in inputs],
+        [helper.make_tensor_value_info(*one) for one in outputs],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), folder / f"{name}.onnx")
+
+
+ONES = np.ones((1, 2), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (infer("double", ONES.astype(np.float64)), "input 'x' must be FP32, not FP64"),
+        (infer("double", np.ones((1, 3), np.float32)), r"input 'x' must have shape \[-1, 2\], not \[1, 3\]"),
+        (infer("double", np.ones(2, np.float32)), r"input 'x' must have shape \[-1, 2\], not \[2\]"),
+        (infer("double", ONES, "y"), "model double takes the inputs 'x'; the request has 'y'"),
+        (infer("double", ONES, outputs=["tripled"]), "model double has no output 'tripled'; it has 'doubled'"),
+        (infer("echo", np.array([b"\xff\xfe"], dtype=object)), "input 'x' holds an element that is not UTF-8"),
+    ],
+)
+def test_a_request_that_does_not_fit_the_model_is_rejected_in_words(onnx_models, call, says):
+    with pytest.raises(RequestRejected, match=says):
+        send(backend(onnx_models, double="double.onnx", echo="echo.onnx"), call)
+
+
+def test_many_requests_at_once_each_get_their_own_answer(onnx_models):
+    calls = [infer("double", np.full((1, 2), i, np.float32)) for i in range(200)]
+    answers = send(backend(onnx_models, double="double.onnx"), *calls)
+    assert [float(a.infer.outputs[0].array()[0, 0]) for a in answers] == [2.0 * i for i in range(200)]
+
+
+def test_a_model_that_fails_says_nothing_of_the_values_it_failed_on(tmp_path, capfd, caplog):
+    data, indices, y = ("data", TensorProto.FLOAT, [2]), ("x", TensorProto.INT64, [1]), ("y", TensorProto.FLOAT, [1])
+    save(tmp_path, "pick", helper.make_node("Gather", ["data", "x"], ["y"]), [data, indices], [y])
+    given = [Tensor.from_array("data", np.ones(2, np.float32)), Tensor.from_array("x", np.array([987654321]))]
+    with pytest.raises(Unsuited) as error:
+        send(backend(tmp_path, pick="pick.onnx"), Call("pick", "", infer=InferRequest(tuple(given))))
+    assert str(error.value).startswith("edge: running pick failed (")
+    out, err = capfd.readouterr()
+    for told in (str(error.value), out, err, caplog.text):
+        assert "987654321" not in told
+
+
+def test_requests_that_a_model_fails_on_do_not_take_it_away_from_others(start_router, tmp_path):
+    data, indices, y = ("data", TensorProto.FLOAT, [2]), ("x", TensorProto.INT64, [1]), ("y", TensorProto.FLOAT, [1])
+    save(tmp_path, "pick", helper.make_node("Gather", ["data", "x"], ["y"]), [data, indices], [y])
+    fleet = """
+    kind: Fleet
+    backends: [{name: edge, tier: edge, region: jp, protocol: onnx, models: {pick: {task: x, artifact: pick.onnx}}}]
+    ---
+    kind: Policy
+    sensitivity: {default: public}
+    """
+    router = start_router(fleet)
+
+    def pick(index):
+        inputs = [
+            {"name": "data", "datatype": "FP32", "shape": [2], "data": [5, 6]},
+            {"name": "x", "datatype": "INT64", "shape": [1], "data": [index]},
+        ]
+        return router.call("POST", "/v2/models/pick/infer", {"inputs": inputs}).status
+
+    assert [pick(9) for _ in range(10)] == [502] * 10
+    assert pick(1) == 200
+
+
+def test_a_file_that_is_no_model_and_one_that_the_protocol_cannot_carry_stop_the_start(tmp_path):
+    (tmp_path / "text.onnx").write_text("this is no model")
+    save(
+        tmp_path, "odd", helper.make_node("Identity", ["x"], ["y"]),
+        [("x", TensorProto.BFLOAT16, [1])], [("y", TensorProto.BFLOAT16, [1])],
+    )  # fmt: skip
+    for name, says in (("text", "edge: cannot load .*text.onnx"), ("odd", r"'x' is of type tensor\(bfloat16\)")):
+        with pytest.raises(Failed, match=says):
+            send(backend(tmp_path, **{name: f"{name}.onnx"}))
