@@ -24,33 +24,28 @@ SHIPPED = "schemas/pointsman-v1.schema.json"
 
 Schema = dict[str, Any]
 
-_PUT_IN: Schema = {
+PUT_IN: Schema = {
     "Include": {
-        "title": "Include",
-        "description": "The content of another file, put in this place. In a list, an included list is put in item by "
+        "$comment": "The content of another file, put in this place. In a list, an included list is put in item by "
         "item.",
         "type": "object",
         "properties": {
             "include": {
-                "title": "Include.include",
-                "description": "the file, relative to this one",
                 "type": "string",
                 "minLength": 1,
-                "examples": ["words.txt"],
             }
         },
         "required": ["include"],
         "additionalProperties": False,
     },
     "Variable": {
-        "title": "Variable",
-        "description": "Text with an environment variable in it: ${NAME}, or ${NAME:-default}.",
+        "$comment": "Text with an environment variable in it: ${NAME}, or ${NAME:-default}.",
         "type": "string",
         "pattern": r"(^|[^$])\$\{[A-Za-z_][A-Za-z0-9_]*(:-[^}]*)?\}",
     },
     "VariableOrInclude": {"anyOf": [{"$ref": "#/$defs/Variable"}, {"$ref": "#/$defs/Include"}]},
 }
-"""What may stand in the place of a value."""
+"""What may stand in the place of a value. Without titles and descriptions: editors would show them for every value."""
 
 
 def json_schema(kind: str | None = None) -> Schema:
@@ -77,7 +72,7 @@ def json_schema(kind: str | None = None) -> Schema:
         "if": {"required": ["include"]},
         "then": {"$ref": "#/$defs/Include"},
         "else": body,
-        "$defs": writer.definitions() | _PUT_IN,
+        "$defs": writer.definitions() | PUT_IN,
     }
 
 

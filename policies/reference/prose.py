@@ -127,7 +127,14 @@ VARIABLES = """
 that is not set and has no default is an error. `$${` writes a literal `${`.
 
 Without quotes the result is read as YAML would read it, so `usd: ${CAP:-20}` is a number. In quotes it is text. A
-variable gives one value, never a list or a mapping, and keys hold no variables.
+variable gives one value, never a list or a mapping, and keys hold no variables. Within `{…}` and `[…]` YAML itself
+wants quotes around a variable, so one that gives a number stands on a line of its own:
+
+```yaml
+budgets:
+  - per: day
+    usd: ${CAP:-20}
+```
 """
 
 INCLUDES = """
@@ -175,7 +182,8 @@ WARNINGS = """
 
 EDITORS = """
 `pointsman schema` prints the JSON Schema of all this; it is made from the same models. Editors with the YAML language
-server complete and check a file that begins with:
+server explain, complete and check a document that begins with this line. Where a file has several documents, each begins
+with it:
 
 ```yaml
 # yaml-language-server: $schema=pointsman-v1.schema.json
