@@ -46,7 +46,7 @@ rules:
 - **Doubt means the highest label.** A detector that fails, and text that cannot be read, raise the label to the top.
 - **No backend left is a refusal.** It says which filter removed which backend. Nothing is sent "somewhere" instead.
 - **A mistake is an error.** An unknown field or name stops `pointsman check`, and the router does not start with it.
-  Leaving a field out, and leaving it empty, mean the same where the field has no default.
+  A field that is not required and has no default may be left empty; that means the same as leaving it out.
 """
 
 POLICY = """
@@ -170,7 +170,8 @@ Every filter looks at every backend; the reasons of all are told. Their names st
 """
 
 REFUSALS = """
-The codes of refusals, for `refusal` in a test. A client gets the same code, with the HTTP status that the README lists.
+The codes of refusals, for `refusal` in a test. A client gets the same code, with the HTTP status that
+[the README](../README.md#errors) lists.
 
 """
 
@@ -182,8 +183,8 @@ WARNINGS = """
 
 EDITORS = """
 `pointsman schema` prints the JSON Schema of all this; it is made from the same models. Editors with the YAML language
-server explain, complete and check a document that begins with this line. Where a file has several documents, each begins
-with it:
+server explain, complete and check a document that begins with this line, and the path to the schema. Where a file has
+several documents, each begins with it:
 
 ```yaml
 # yaml-language-server: $schema=pointsman-v1.schema.json
