@@ -1,6 +1,6 @@
 # Two commands for a newcomer:  make run   and   make test.  Both rest on `make setup`.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint types unit bench lock clean
+.PHONY: help setup run test lint types unit bench docs lock clean
 
 PYTHON ?= python3
 ENGINE ?= ray
@@ -45,6 +45,9 @@ unit: setup
 
 bench: setup  ## measurements, printed as tables
 	$(BIN)/python benchmarks/decide.py
+
+docs: setup  ## what is made from the schema: docs/policy-reference.md and the JSON Schema
+	$(BIN)/python -m docs.generate
 
 lock: setup  ## resolve the lock files anew (needs uv)
 	$(BIN)/pip install -q uv

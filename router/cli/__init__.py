@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"pointsman {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_serve, _check, _explain, _test, _diff, _log):
+    for add in (_serve, _check, _explain, _test, _diff, _log, _schema):
         add(commands)
     arguments = parser.parse_args(argv)
     try:
@@ -173,6 +173,23 @@ def _diff(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="every request that moves")
     parser.set_defaults(run_command=_run_diff)
+
+
+def _schema(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "schema",
+        help="print the JSON Schema of the YAML",
+        description="Print the JSON Schema (draft 2020-12) of fleets, policies and their tests, for editors. It "
+        "chooses by `kind`, so one schema serves every file.",
+    )
+    parser.add_argument("--kind", choices=("Fleet", "Policy", "PolicyTest"), help="of this kind of document only")
+    parser.set_defaults(run_command=_run_schema)
+
+
+def _run_schema(arguments: argparse.Namespace) -> int:
+    from router.cli.schema import run
+
+    return run(arguments)
 
 
 def _run_diff(arguments: argparse.Namespace) -> int:
