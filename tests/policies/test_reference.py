@@ -123,13 +123,13 @@ def test_every_example_reads_back_and_is_valid_in_the_smallest_whole(model, fiel
     assert written.keys() == {field.name}
     if not (isinstance(one, str) and "${" in one):
         assert written == {field.name: one}
-    whole, problems = validate_as(Document("example.yaml", smallest(model) | written, {}, {(): (1, 1)}), model)
+    whole, problems = validate_as(Document("example.yaml", smallest(model) | written, {}, {}), model)
     assert whole is not None, [problem.message for problem in problems]
 
 
 def errors(policy: dict[str, Any]) -> list[str]:
     """What is wrong with a policy beside the fleet above, and with nothing else."""
-    document = Document("example.yaml", {"apiVersion": "pointsman/v1", "kind": "Policy"} | policy, {}, {(): (1, 1)})
+    document = Document("example.yaml", {"apiVersion": "pointsman/v1", "kind": "Policy"} | policy, {}, {})
     _, problems = compile_documents([read(FLEET), document], ZoneInfo)
     return [p.message for p in problems if p.severity == "error" and not p.message.startswith("this version has no")]
 
@@ -154,7 +154,7 @@ def test_every_example_of_a_policy_compiles(model, field, one):
 def test_the_examples_of_a_fleet_compile():
     for one in next(field for field in fields(DOCUMENTS["Fleet"]) if field.name == "backends").examples:
         fleet = {"apiVersion": "pointsman/v1", "kind": "Fleet", "backends": one}
-        assert compile_documents([Document("fleet.yaml", fleet, {}, {(): (1, 1)})])[1] == []
+        assert compile_documents([Document("fleet.yaml", fleet, {}, {})])[1] == []
 
 
 def test_the_introduction_compiles():
