@@ -1,0 +1,251 @@
+"""All detectors of a policy, compiled to one scan.
+
+normalise → one prefilter pass over all texts joined → the rules whose probes matched, on each text → the same for what
+escapes and base64 hide → overlaps resolved. Labelling counts types; `find` tells places, for what must be replaced.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from policies.sensitivity.normalise import INVISIBLE_PATTERN, compose, normalise, original_spans
+from policies.sensitivity.prefilter import Blind, Prefilter
+from policies.sensitivity.rules import Entity, Rule, resolve
+from policies.sensitivity.views import BASE64_PATTERN, ESCAPE_PATTERN, TooMuch, View, decoded, unescaped
+
+SCAN_BYTES = 8 * 1024 * 1024
+
+
+class Detector(Protocol):
+    """Something that looks into texts by itself, beside the scan."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def label(self) -> int:
+        """Rank a finding raises the request to."""
+
+    def scan(self, texts: Iterable[str], /) -> Mapping[str, int]:
+        """Entities found in all texts together: type -> count. Never the text itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSet:
+    """What one detector of the policy looks for."""
+
+    name: str
+    label: int
+    rules: tuple[Rule, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one detector found: type -> count; None where it failed."""
+
+    name: str
+    label: int
+    found: Mapping[str, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One detector of a scanner, seen by itself."""
+
+    name: str
+    label: int
+    scanner: Scanner = field(repr=False)
+    index: int = 0
+
+    def scan(self, texts: Iterable[str], /) -> Mapping[str, int]:
+        found = self.scanner.outcomes(texts)[self.index].found
+        if found is None:
+            raise Blind("the scan failed")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Scanner(Sequence[Detector]):
+    """The detectors of a policy; a sequence of them, but `outcomes` asks all of them in one pass."""
+
+    sets: tuple[RuleSet, ...] = ()
+    others: tuple[Detector, ...] = ()
+    limit: int = SCAN_BYTES
+    plain: Prefilter = field(init=False, compare=False)
+    folded: Prefilter | None = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        rules = [rule for one in self.sets for rule in one.rules]
+        plain = [probe for rule in rules if not _folded(rule) for probe in rule.probes]
+        words = [probe for rule in rules if _folded(rule) for probe in rule.probes]
+        always = (INVISIBLE_PATTERN, ESCAPE_PATTERN, BASE64_PATTERN)
+        object.__setattr__(self, "plain", Prefilter((*always, *plain)))
+        object.__setattr__(self, "folded", Prefilter(words) if words else None)
+
+    def __len__(self) -> int:
+        return len(self.sets) + len(self.others)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def, override]
+        return tuple(self)[index]
+
+    def __iter__(self) -> Iterator[Detector]:
+        for i, one in enumerate(self.sets):
+            yield Part(one.name, one.label, self, i)
+        yield from self.others
+
+    def outcomes(self, texts: Iterable[str]) -> list[Outcome]:
+        """What each detector found in all texts together, in the order of the policy."""
+        texts = list(texts)
+        found = self._outcomes(texts) if self.sets else []
+        for detector in self.others:
+            try:
+                found.append(Outcome(detector.name, detector.label, dict(detector.scan(texts))))
+            except Exception:  # whatever went wrong in a detector, the answer is the same: it failed
+                found.append(Outcome(detector.name, detector.label, None))
+        return found
+
+    def find(self, text: str) -> list[Entity]:
+        """Every entity in one text, in order of place, overlaps resolved. Raises where the text cannot be scanned."""
+        found = self._find(text)
+        return resolve(entity for one in found for entity in one)
+
+    def _outcomes(self, texts: list[str]) -> list[Outcome]:
+        counts: list[Counter[str]] = [Counter() for _ in self.sets]
+        failed: set[int] = set()
+        try:
+            for entities in self._each(texts, failed):
+                for i, found in enumerate(entities):
+                    counts[i].update(entity.type for entity in resolve(found))
+        except Exception:  # nobody has seen the text, or not all of it
+            failed.update(range(len(self.sets)))
+        return [
+            Outcome(one.name, one.label, None if i in failed else counts[i]) for i, one in enumerate(self.sets)
+        ]
+
+    def _each(self, texts: list[str], failed: set[int]) -> Iterator[list[list[Entity]]]:
+        """The findings of each text in which there may be some; places are those of the normalised text."""
+        joined = "\n".join(texts)
+        self._measure(len(joined))
+        data = compose(joined).encode(errors="surrogatepass")
+        self._measure(len(data))
+        hits = self.plain.hits(data)
+        if INVISIBLE_PATTERN in hits:
+            joined = normalise(joined)
+            data = joined.encode(errors="surrogatepass")
+            hits = self.plain.hits(data)
+        if not self._worth(hits, data):
+            return
+        for text in texts:
+            if len(texts) > 1:
+                data = normalise(text).encode(errors="surrogatepass")
+                hits = self.plain.hits(data)
+            yield self._look(data, hits, failed)
+
+    def _worth(self, hits: frozenset[str], data: bytes) -> bool:
+        if ESCAPE_PATTERN in hits or BASE64_PATTERN in hits:
+            return True
+        if self.folded is not None and self.folded.hits(_fold(data)):
+            return True
+        return any(hits.issuperset(rule.probes) for one in self.sets for rule in one.rules if not _folded(rule))
+
+    def _measure(self, size: int) -> None:
+        if size > self.limit:
+            raise TooMuch(f"{size} bytes to scan, {self.limit} allowed")
+
+    def _find(self, text: str) -> list[list[Entity]]:
+        self._measure(len(text))
+        normal = normalise(text)
+        data = normal.encode(errors="surrogatepass")
+        self._measure(len(data))
+        failed: set[int] = set()
+        found = self._look(data, self.plain.hits(data), failed)
+        if failed:
+            raise Blind("a detector failed")
+        return _places(text, normal, data, found)
+
+    def _look(self, data: bytes, hits: frozenset[str], failed: set[int]) -> list[list[Entity]]:
+        """What each detector finds in one text, whichever way it is read. Places are bytes of the normalised text."""
+        found: list[list[Entity]] = [[] for _ in self.sets]
+        self._read(View(data), hits, found, failed)
+        readings: list[tuple[str, Callable[[bytes], View | None]]] = [
+            (ESCAPE_PATTERN, unescaped),
+            (BASE64_PATTERN, decoded),
+        ]
+        for pattern, reading in readings:
+            view = reading(data) if pattern in hits else None
+            if view is not None:
+                self._read(view, self.plain.hits(view.data), found, failed)
+        return found
+
+    def _read(self, view: View, hits: frozenset[str], found: list[list[Entity]], failed: set[int]) -> None:
+        folded = b"" if self.folded is None else _fold(view.data)
+        words = frozenset[str]() if self.folded is None else self.folded.hits(folded)
+        known: dict[int, list[Entity]] = {}
+        for i, one in enumerate(self.sets):
+            for rule in one.rules:
+                if not (words if _folded(rule) else hits).issuperset(rule.probes):
+                    continue
+                try:
+                    if id(rule) not in known:
+                        known[id(rule)] = list(_entities(rule, view, folded))
+                except Exception:  # the others still look
+                    failed.add(i)
+                    break
+                found[i] += known[id(rule)]
+
+
+def _folded(rule: Rule) -> bool:
+    return bool(getattr(rule, "folded", False))
+
+
+def _fold(data: bytes) -> bytes:
+    return data.lower() if data.isascii() else data.decode(errors="surrogatepass").casefold().encode(errors="surrogatepass")
+
+
+def _entities(rule: Rule, view: View, folded: bytes) -> Iterator[Entity]:
+    if not _folded(rule):
+        for start, end, score in rule.find(view.data):
+            yield Entity(*view.origin(start, end), rule.entity, round(score, 3))
+        return
+    found = list(rule.find(folded))
+    if found and folded != view.data and not view.data.isascii():
+        places = _unfold(view.data.decode(errors="surrogatepass"), sorted({p for a, b, _ in found for p in (a, b)}))
+        found = [(places[start], places[end], score) for start, end, score in found]
+    for start, end, score in found:
+        yield Entity(*view.origin(start, end), rule.entity, score)
+
+
+def _unfold(text: str, wanted: Sequence[int]) -> dict[int, int]:
+    """Bytes of the folded text to bytes of the text."""
+    places: dict[int, int] = {}
+    here = there = i = 0
+    for char in text:
+        while i < len(wanted) and wanted[i] <= there:
+            places[wanted[i]] = here
+            i += 1
+        there += len(char.casefold().encode(errors="surrogatepass"))
+        here += len(char.encode(errors="surrogatepass"))
+    for position in wanted[i:]:
+        places[position] = here
+    return places
+
+
+def _places(text: str, normal: str, data: bytes, found: list[list[Entity]]) -> list[list[Entity]]:
+    """Bytes of the normalised text to characters of the original."""
+    if text.isascii():
+        return found
+    everything = [entity for one in found for entity in one]
+    characters: dict[int, int] = {}
+    done = count = 0
+    for position in sorted({p for entity in everything for p in (entity.start, entity.end)}):
+        count += len(data[done:position].decode(errors="surrogatepass"))
+        done = position
+        characters[position] = count
+    moved = [(characters[e.start], characters[e.end]) for e in everything]
+    if normal != text:
+        moved = original_spans(text, moved)
+    places = iter(moved)
+    return [[Entity(*next(places), e.type, e.score) for e in one] for one in found]
