@@ -13,7 +13,7 @@ import binascii
 import json
 import re
 from collections.abc import Mapping
-from itertools import starmap
+from itertools import pairwise
 
 from policies.sensitivity.rules import Found, Rule, Shape, whole
 from policies.sensitivity.validators import entropy
@@ -64,7 +64,9 @@ def _jwt(data: bytes, start: int, end: int) -> Found | None:
 
 
 _URLSAFE = bytes.maketrans(b"-_", b"+/")
-_USERINFO = r"\b[A-Za-z][A-Za-z0-9+.-]{1,20}://[^\s/@:?#\"'<>]{0,64}:[^\s/@?#\"'<>]{1,128}@[0-9A-Za-z\[][0-9A-Za-z.:\]-]*"
+_USERINFO = (
+    r"\b[A-Za-z][A-Za-z0-9+.-]{1,20}://[^\s/@:?#\"'<>]{0,64}:[^\s/@?#\"'<>]{1,128}@[0-9A-Za-z\[][0-9A-Za-z.:\]-]*"
+)
 
 
 def _userinfo(data: bytes, start: int, end: int) -> Found | None:
@@ -76,22 +78,28 @@ _STRONG = (
     r"pass(?:word|wd|phrase|code)s?|pwd|secret(?:[ _-]?(?:access)?[ _-]?key)?|client[ _-]?secret|credentials?"
     r"|パスワード|パスフレーズ|秘密鍵|合言葉|暗証番号|passwort|kennwort"
 )
-_WEAK = r"api[ _-]?(?:key|token|secret)|access[ _-]?(?:key|token)|auth(?:[ _-]?token|orization)?|token|bearer|private[ _-]?key|account[ _-]?key|signing[ _-]?key|encryption[ _-]?key|sig|トークン|API ?キー|アクセスキー|認証キー"
+_WEAK = (
+    r"api[ _-]?(?:key|token|secret)|access[ _-]?(?:key|token)|auth(?:[ _-]?token|orization)?|token|bearer"
+    r"|(?:private|account|signing|encryption)[ _-]?key|sig|トークン|API ?キー|アクセスキー|認証キー"
+)
 _ASSIGNED = (
     rf"(?i:(?:{_STRONG}|{_WEAK})[A-Za-z0-9_]{{0,24}}[\"'\])}}]{{0,2}}"
     r"(?: ?(?:[:=]|=>|:=|->) ?| (?:is|was|ist)(?: now)?:? | ?(?:は|が|を)[、,:]? ?| (?:for [^\s]{1,24} )?is:? | )"
     r"(?:(?:bearer|basic|token) )?[\"'`「『(]{0,2})"
     r"[!-~]{4,200}"
 )
+_TOKEN_PROBE = rf"(?i:{_STRONG}|{_WEAK})[A-Za-z0-9_]*[\"'\])}}]*(?:[ :=はがを]|->)[^\n]{{4}}"
 _SPLIT = re.compile(
     rf"(?i)(?P<strong>{_STRONG})?(?:{_WEAK})?[A-Za-z0-9_]{{0,24}}?[\"'\])}}]{{0,2}}"
     r"(?P<sign> ?(?:[:=]|=>|:=|->) ?| (?:is|was|ist)(?: now)?:? | ?(?:は|が|を)[、,:]? ?| (?:for [^\s]{1,24} )?is:? | )"
     r"(?:(?:bearer|basic|token) )?[\"'`「『(]{0,2}(?P<value>[!-~]{4,200})$"
 )
 _CLOSERS = "\"'`,;)]}>.」』"
+_VALUE_END = re.compile(r"[\"'`,;<>\\]|&[A-Za-z_][A-Za-z0-9_.-]{0,40}=")
 _REFERENCE = re.compile(r"[A-Za-z_][A-Za-z_]*(?:[.:/][A-Za-z_]+)*$|.*[({<\[].*|\$|%[A-Za-z_]+%|@")
 _DUMMY = re.compile(
-    r"(?i)^[\W_]*$|^(.)\1*$|x{4}|\*{3}|\.{3}|^<|^\$|^\{|^%|your[_-]?|changeme|placeholder|redacted|example|null|none|true|false|undefined"
+    r"(?i)^[\W_]*$|^(.)\1*$|x{4}|\*{3}|\.{3}|^<|^\$|^\{|^%|your[_-]?|changeme|placeholder|redacted|example"
+    r"|null|none|true|false|undefined"
 )
 
 
@@ -105,8 +113,7 @@ def _assigned(data: bytes, start: int, end: int) -> Found | None:
     if parts is None:
         return None
     value = parts["value"]
-    quote = next((i for i, char in enumerate(value) if char in "\"'`,;<> \\" or (char == "&" and i > 3)), len(value))
-    value = value[:quote].rstrip(_CLOSERS)
+    value = _VALUE_END.split(value, maxsplit=1)[0].rstrip(_CLOSERS)
     if len(value) < 4 or _placeholder(value):
         return None
     if not _secret(value, parts["strong"], parts["sign"].strip()):
@@ -122,7 +129,7 @@ def _secret(value: str, strong: str | None, sign: str) -> bool:
     others = any(not char.isalnum() for char in value)
     if value.isdigit():
         return strong == "暗証番号" and len(value) <= 8
-    if sum(starmap(lambda a, b: a != b, zip(value, value[1:], strict=False))) < 3:
+    if sum(a != b for a, b in pairwise(value)) < 3:
         return False
     if strong is not None:
         if not sign:  # "password reset-link": only a space between them
@@ -143,5 +150,5 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
     ),
     "JWT": (Shape("JWT", r"\beyJ[0-9A-Za-z_-]{8,}\.[0-9A-Za-z_-]{2,}\.[0-9A-Za-z_-]*", _jwt),),
     "URL_CREDENTIALS": (Shape("URL_CREDENTIALS", _USERINFO, _userinfo, probe=r"://[^\s/@:?#\"'<>]*:[^\s/@?#\"'<>]+@"),),
-    "TOKEN": (Shape("TOKEN", _ASSIGNED, _assigned, probe=rf"(?i:{_STRONG}|{_WEAK})[A-Za-z0-9_]*[\"'\])}}]*(?:[ :=はがを]|->)[^\n]{{4}}"),),
+    "TOKEN": (Shape("TOKEN", _ASSIGNED, _assigned, probe=_TOKEN_PROBE),),
 }  # fmt: skip

@@ -14,7 +14,10 @@ from policies.sensitivity import validators
 from policies.sensitivity.rules import Found, Near, Rule, whole
 
 _PASSPORT_WORDS = r"(?i:\bpassports?\b|\breisepass\b|パスポート|旅券)"
-_PASSPORT = r"\b(?:[A-Z]{2}[0-9]{7}|[A-Z][0-9]{7,8}|[0-9]{9}|[0-9]{2}[A-Z]{2}[0-9]{5}|[CFGHJK][0-9CFGHJKLMNPRTVWXYZ]{8})\b"
+_PASSPORT = (
+    r"\b(?:[A-Z]{2}[0-9]{7}|[A-Z][0-9]{7,8}|[0-9]{9}|[0-9]{2}[A-Z]{2}[0-9]{5}"
+    r"|[CFGHJK][0-9CFGHJKLMNPRTVWXYZ]{8})\b"
+)
 
 _LICENCE_WORDS = (
     r"(?i:\bdriver'?s?'? ?licen[cs]es?\b|\bdriving licen[cs]es?\b|\bDL ?(?:#|no\.?|number|:)|\bdriver licen[cs]e\b"
@@ -23,24 +26,38 @@ _LICENCE_WORDS = (
 _LICENCE = r"\b[A-Z0-9]{1,9}(?:[ -][A-Z0-9]{2,8}){0,4}\b|\b[A-Z0-9]{5,18}\b"
 
 _RECORD_WORDS = (
-    r"(?i:\bmrn\b|\bmedical[ -]record\b|\bpatient[ -]?(?:id|no\.?|number|identifier)\b|\bhealth record\b|\bchart (?:no\.?|number)\b"
+    r"(?i:\bmrn\b|\bmedical[ -]record\b|\bpatient[ -]?(?:id|no\.?|number|identifier)\b"
+    r"|\bhealth record\b|\bchart (?:no\.?|number)\b"
     r"|\bnhs (?:no\.?|number)\b|カルテ|診察券|患者番号|患者ID|被保険者番号|保険証番号|病歴番号)"
 )
 _RECORD = r"\b(?:[A-Za-z]{1,4}[ -]?)?[0-9]{2,10}(?:[ -][0-9]{2,6}){0,3}\b"
 
 _BIRTH_WORDS = (
-    r"(?i:\bdate of birth\b|\bbirth ?date\b|\bbirthday\b|\bd\.?o\.?b\b|\bborn\b|\bgeburtsdatum\b|\bgeboren\b|生年月日|誕生日|生まれ|出生日)"
+    r"(?i:\bdate of birth\b|\bbirth ?date\b|\bbirthday\b|\bd\.?o\.?b\b|\bborn\b|\bgeburtsdatum\b|\bgeboren\b"
+    r"|生年月日|誕生日|生まれ|出生日)"
 )
 _MONTH = r"(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6}\.?"
 _DATE = (
     r"\b(?:(?:18|19|20)[0-9]{2}[-/. ][0-9]{1,2}[-/. ][0-9]{1,2}|[0-9]{1,2}[-/. ][0-9]{1,2}[-/. ](?:18|19|20)?[0-9]{2}"
-    rf"|{_MONTH} [0-9]{{1,2}}(?:st|nd|rd|th)?,? (?:18|19|20)[0-9]{{2}}|[0-9]{{1,2}}(?:st|nd|rd|th|\.)?(?: of)? {_MONTH},? (?:18|19|20)[0-9]{{2}}"
+    rf"|{_MONTH} [0-9]{{1,2}}(?:st|nd|rd|th)?,? (?:18|19|20)[0-9]{{2}}"
+    rf"|[0-9]{{1,2}}(?:st|nd|rd|th|\.)?(?: of)? {_MONTH},? (?:18|19|20)[0-9]{{2}}"
     r"|(?:18|19|20)[0-9]{6}|[MTSHR][0-9]{1,2}[./-][0-9]{1,2}[./-][0-9]{1,2})\b"
     r"|(?:(?:18|19|20)[0-9]{2}|(?:明治|大正|昭和|平成|令和) ?(?:[0-9]{1,2}|元)) ?年 ?[0-9]{1,2} ?月 ?[0-9]{1,2} ?日"
 )
 _NUMBERS = re.compile(r"\d+")
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-_ERAS = {"明治": 1867, "M": 1867, "大正": 1911, "T": 1911, "昭和": 1925, "S": 1925, "平成": 1988, "H": 1988, "令和": 2018, "R": 2018}
+_ERAS = {
+    "明治": 1867,
+    "大正": 1911,
+    "昭和": 1925,
+    "平成": 1988,
+    "令和": 2018,
+    "M": 1867,
+    "T": 1911,
+    "S": 1925,
+    "H": 1988,
+    "R": 2018,
+}
 
 
 def _birth(data: bytes, start: int, end: int) -> Found | None:
@@ -85,11 +102,7 @@ def _record(data: bytes, start: int, end: int) -> Found | None:
 
 RULES: Mapping[str, tuple[Rule, ...]] = {
     "PASSPORT": (Near("PASSPORT", _PASSPORT_WORDS, _PASSPORT, whole(0.8), before=12, after=40),),
-    "DRIVER_LICENSE": (
-        Near("DRIVER_LICENSE", _LICENCE_WORDS, _LICENCE, _licence, after=40, probe=r"[A-Z0-9]{2}[0-9 -]*[0-9]{2}"),
-    ),
-    "DATE_OF_BIRTH": (
-        Near("DATE_OF_BIRTH", _BIRTH_WORDS, _DATE, _birth, before=6, after=32, probe=r"[0-9]{4}|[0-9元年][-/. 月年]"),
-    ),
-    "MEDICAL_RECORD": (Near("MEDICAL_RECORD", _RECORD_WORDS, _RECORD, _record, after=32, probe=r"[0-9]{2}"),),
+    "DRIVER_LICENSE": (Near("DRIVER_LICENSE", _LICENCE_WORDS, _LICENCE, _licence, after=40),),
+    "DATE_OF_BIRTH": (Near("DATE_OF_BIRTH", _BIRTH_WORDS, _DATE, _birth, before=6, after=32),),
+    "MEDICAL_RECORD": (Near("MEDICAL_RECORD", _RECORD_WORDS, _RECORD, _record, after=32),),
 }

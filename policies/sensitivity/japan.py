@@ -27,7 +27,10 @@ def _digits(text: str) -> str:
 
 _my_number: Check = valid(lambda text: validators.my_number(_digits(text)), 0.95)
 
-_POSTAL_WORDS = r"(?i:郵便番号|ゆうびん番号|住所|所在地|送付先|お届け先|\bpostal code\b|\bpost ?code\b|\bzip(?: ?code)?\b|\baddress\b)"
+_POSTAL_WORDS = (
+    r"(?i:郵便番号|ゆうびん番号|住所|所在地|送付先|お届け先"
+    r"|\bpostal code\b|\bpost ?code\b|\bzip(?: ?code)?\b|\baddress\b)"
+)
 _CODE = rf"\b[0-9]{{3}}{_DASH}[0-9]{{4}}\b"
 _MARKED = rf"[〒〶] ?[0-9]{{3}}(?:{_DASH}| )?[0-9]{{4}}\b"
 
@@ -53,18 +56,16 @@ _PREFECTURE = (
 )
 _NUMBER = "[0-9一二三四五六七八九十百〇]{1,5}"
 _NAME = r"[\p{Han}\p{Hiragana}\p{Katakana}ー々ヶケ]"
-_BLOCK = (
-    rf"(?:{_NUMBER}(?:丁目|番町)? ?(?:{_NUMBER}(?:番地?|号|の|{_DASH}) ?)?(?:{_NUMBER}(?:番地?|号)?)?"
-    rf"|{_NUMBER}(?:{_DASH}{_NUMBER}){{0,3}})"
-)
-_ROOM = rf"(?: ?(?:{_DASH}{_NUMBER}){{0,3}}(?:号室?)?)"
+_UNIT = rf"(?:丁目|番町|番地?|号|条|の|{_DASH})"
+_BLOCK = rf"{_NUMBER}(?:{_UNIT} ?[東西南北]?{_NUMBER}){{0,5}}(?:丁目|番町|番地?|号室?|条)?"
 _BUILDING = r"(?: ?[\p{Han}\p{Katakana}ーA-Za-z]{2,20} ?(?:[0-9]{1,2}[F階]|[0-9A-Z]{1,5}号室|[0-9]{3,4}\b))?"
-_FULL = rf"{_PREFECTURE} ?{_NAME}{{1,12}}?[市区町村郡] ?{_NAME}{{0,20}}? ?{_BLOCK}{_ROOM}{_BUILDING}"
+_FULL = rf"{_PREFECTURE} ?{_NAME}{{1,12}}?[市区町村郡] ?{_NAME}{{0,20}}? ?{_BLOCK}{_BUILDING}"
 _WITHOUT_PREFECTURE = (
     rf"[\p{{Han}}ヶケ]{{1,6}}[市区] ?{_NAME}{{1,12}}? ?"
-    rf"(?:{_NUMBER}丁目 ?{_NUMBER}(?:番地?|{_DASH}) ?(?:{_NUMBER}号?)?|[0-9]{{1,3}}{_DASH}[0-9]{{1,3}}{_DASH}[0-9]{{1,4}})"
-    rf"{_ROOM}{_BUILDING}"
+    rf"(?:{_NUMBER}丁目 ?{_NUMBER}(?:番地?|{_DASH}) ?(?:{_NUMBER}号?)?"
+    rf"|[0-9]{{1,3}}{_DASH}[0-9]{{1,3}}{_DASH}[0-9]{{1,4}}(?:{_DASH}[0-9]{{1,4}})?){_BUILDING}"
 )
+_PROBE = rf"[市区] ?{_NAME}{{1,12}} ?{_NUMBER}(?:丁目|{_DASH}[0-9])"
 _COUNTED = re.compile("\\s?(?:人|名|円|社|年|月|日|時|分|%|件|歳|世帯|億|万|校|ヶ月|か月|位|回|台|店)".encode())
 
 
@@ -77,7 +78,6 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
     "JP_MY_NUMBER": (
         Near(
             "JP_MY_NUMBER", _MY_NUMBER_WORDS, _MY_NUMBER, _my_number, before=60, after=90,
-            probe=r"[0-9]{4}[^0-9]{0,3}[0-9]{4}[^0-9]{0,3}[0-9]{4}",
         ),
     ),
     "JP_POSTAL_CODE": (
@@ -86,7 +86,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         Near("JP_POSTAL_CODE", _PREFECTURE, _CODE, _code, before=6, after=0),
     ),
     "JP_ADDRESS": (
-        Shape("JP_ADDRESS", _FULL, _address, probe=_PREFECTURE, again=False),
-        Shape("JP_ADDRESS", _WITHOUT_PREFECTURE, whole(0.6), probe=rf"[市区] ?{_NAME}{{1,12}} ?{_NUMBER}(?:丁目|{_DASH}[0-9])"),
+        Shape("JP_ADDRESS", _FULL, _address, probe=_PREFECTURE),
+        Shape("JP_ADDRESS", _WITHOUT_PREFECTURE, whole(0.6), probe=_PROBE),
     ),
 }  # fmt: skip

@@ -21,10 +21,12 @@ from policies.sensitivity.rules import Found, compiled
 REGIONS = ("JP", "US", "GB", "DE")
 
 _DASH = r"\x{2010}-\x{2015}\x{2212}\x{30FC}-"
-_GAP = rf"[ ./{_DASH}]"
 _PROBE = rf"[0-9](?:[ ./(){_DASH}]{{0,3}}[0-9]){{6}}"
-_CANDIDATE = (
-    rf"(?:\+ ?|\(\+)?\(?[0-9]{{1,15}}(?:(?:{_GAP}{{0,2}}\(|\){_GAP}{{0,2}}|{_GAP}|{_GAP}{{3}})[0-9]{{1,14}}){{0,7}}\)?"
+_CANDIDATE = rf"(?:\+ ?\(?|\(\+?)?[0-9](?:[ ./(){_DASH}]{{0,3}}[0-9]){{6,24}}\)?"
+_PY_GAP = r"[ ./\u2010-\u2015\u2212\u30fc-]"
+_FORM = re.compile(
+    r"(?:\+ ?|\(\+)?\(?\d{1,15}"
+    rf"(?:(?:{_PY_GAP}{{0,2}}\(|\){_PY_GAP}{{0,2}}|{_PY_GAP}|{_PY_GAP}{{3}})\d{{1,14}}){{0,7}}\)?$"
 )
 _EXTENSION = re.compile(rb"(?i:[ ,]{0,2}(?:x|ext\.?|extension|#)[ :]?)[0-9]{1,6}\b")
 _WORDS = (
@@ -39,6 +41,8 @@ _BEFORE_BYTES = 40
 _DATE = re.compile(r"(?:(?:19|20)\d\d([-./])\d{1,2}\1\d{1,2}|\d{1,2}([-./])\d{1,2}\2(?:\d{4}|\d{2}))(?: \d{1,2})?$")
 _NANP = re.compile(r"1?[2-9]\d\d[2-9]\d{6}$")
 _YEARS = re.compile(r"(?:19|20)\d\d\D(?:19|20)\d\d$")
+_MOBILE = ("070", "080", "090", "073", "074", "075", "077", "078", "079")
+"""Mobile numbers of Japan and the United Kingdom, which people write without gaps."""
 _TYPES = ("fixed_line", "mobile", "toll_free", "premium_rate", "shared_cost", "voip", "personal_number", "uan")
 
 
@@ -123,10 +127,13 @@ class Phone:
         while (match := self.candidates.search(data, position)) is not None:
             start, end = match.span()
             position = end
-            if end - start < 7:
+            if start and (data[start - 1 : start].isalnum() or data[start - 1] in b"_&%#@"):
                 continue
-            if start and (data[start - 1 : start].isalnum() or data[start - 1] in b"_=&%#@"):
-                continue
+            unbalanced = data.count(b")", start, end) - data.count(b"(", start, end)
+            if unbalanced > 0 and data[end - 1 : end] == b")":
+                end -= 1
+            elif unbalanced < 0 and data[start : start + 1] == b"(":
+                start += 1
             for stop in _stops(data, start, end):
                 score = self._score(data, start, stop)
                 if score:
@@ -141,7 +148,7 @@ class Phone:
     def _score(self, data: bytes, start: int, end: int) -> float:
         text = data[start:end].decode()
         digits = "".join(char for char in text if char.isdigit())
-        if not 7 <= len(digits) <= 17 or len(set(digits)) == 1 or text.count("(") != text.count(")"):
+        if not 7 <= len(digits) <= 17 or len(set(digits)) == 1 or _FORM.match(text) is None:
             return 0.0
         after = data[end : end + 1]
         if after.isalnum() and not _EXTENSION.match(data, end, end + 16):
@@ -158,7 +165,9 @@ class Phone:
         if len(digits) > 13 or _looks_otherwise(text, data, start, end):
             return 0.0
         grouped = any(not char.isdigit() for char in text)
-        mobile = len(digits) == 11 and digits.startswith(("070", "080", "090", "077", "078", "079", "075", "074", "073"))
+        mobile = len(digits) == 11 and digits.startswith(
+            ("070", "080", "090", "077", "078", "079", "075", "074", "073")
+        )
         if (grouped or mobile) and self.national.fullmatch(digits.encode()) and _shaped(text, digits):
             return 0.7
         if grouped and "US" in self.regions and _NANP.match(digits) and _shaped(text, digits):

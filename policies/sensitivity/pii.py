@@ -17,11 +17,13 @@ from policies.sensitivity.phones import Phone
 from policies.sensitivity.rules import Check, Found, Near, Rule, Shape, valid
 
 _FILES = frozenset(
-    (
-        "png jpg jpeg gif svg webp avif ico bmp css js mjs ts tsx jsx json html htm xml yaml yml toml md txt csv tsv "
-        "pdf doc docx xls xlsx ppt pptx zip gz tar mp3 mp4 mov wav py pyc rb rs go java class cpp hpp exe dll so log"
-    ).split()
-)
+    {
+        "png", "jpg", "jpeg", "gif", "svg", "webp", "avif", "ico", "bmp", "css", "js", "mjs", "ts", "tsx", "jsx",
+        "json", "html", "htm", "xml", "yaml", "yml", "toml", "md", "txt", "csv", "tsv", "pdf", "doc", "docx", "xls",
+        "xlsx", "ppt", "pptx", "zip", "gz", "tar", "mp3", "mp4", "mov", "wav", "py", "pyc", "rb", "rs", "go", "java",
+        "class", "cpp", "hpp", "exe", "dll", "so", "log",
+    }
+)  # fmt: skip
 """Endings that are files, not domains: icon@2x.png is no mailbox."""
 
 # RFC 5321 and 5322, as mailboxes are really written: dot-atoms, also with the dots in odd places that Japanese
@@ -62,7 +64,9 @@ def _url(data: bytes, start: int, end: int) -> Found | None:
     if data[end - 1 : end] == b")" and b"(" not in data[start:end]:
         end -= 1
     scheme = b"://" in data[start : start + 8]
-    if not scheme and (data[max(start - 1, 0) : start] in (b"@", b".", b"-", b"_", b"/") or data[end : end + 1] == b"@"):
+    if not scheme and (
+        data[max(start - 1, 0) : start] in (b"@", b".", b"-", b"_", b"/") or data[end : end + 1] == b"@"
+    ):
         return None
     return start, end, 0.9 if scheme else 0.6
 
@@ -74,7 +78,7 @@ _CARD = (
     r"\b(?:[0-9]{4}[ -][0-9]{4}[ -][0-9]{4}[ -][0-9]{4}(?:[ -][0-9]{1,3})?"
     r"|[0-9]{4}[ -][0-9]{6}[ -][0-9]{4,5}|[0-9]{6}[ -][0-9]{6,13}|[0-9]{12,19})\b"
 )
-_CARD_PROBE = r"[0-9]{4}[ -]?[0-9]{2}[ -]?[0-9]{2}[ -]?[0-9]{4}"
+_CARD_PROBE = r"[0-9]{4}[ -]?[0-9]{2}[ -]?[0-9]{2}[ -]?[0-9]{2}"
 
 
 def _card(data: bytes, start: int, end: int) -> Found | None:

@@ -102,7 +102,6 @@ class Near:
     check: Check
     before: int = 0  # bytes from the end of the value to the word
     after: int = 40  # bytes from the word to the start of the value
-    probe: str = ""  # covers the value
     words: Any = field(init=False, repr=False, compare=False)
     values: Any = field(init=False, repr=False, compare=False)
 
@@ -112,14 +111,16 @@ class Near:
 
     @property
     def probes(self) -> tuple[str, ...]:
-        return (self.word, self.probe or self.value)
+        return (self.word,)  # values alone are everywhere
 
     def find(self, data: bytes, /) -> Iterator[Found]:
-        done = 0  # where the last value ended: no value is looked at by every word before it, or time would not be linear
+        done = (
+            0  # where the last value ended: no value is looked at by every word before it, or time would not be linear
+        )
         for start, end in spans(self.words, data):
             if self.before:
-                for low, high in spans(self.values, data, max(done, start - self.before, 0), start):
-                    found = self.check(data, low, high)
+                for low, high in spans(self.values, data, max(done, start - self.before - 64, 0), start):
+                    found = self.check(data, low, high) if high >= start - self.before else None
                     if found is not None:
                         done = found[1]
                         yield found[0], found[1], max(found[2] - (start - high) / 500, 0.1)

@@ -88,7 +88,7 @@ class Scanner(Sequence[Detector]):
     def __len__(self) -> int:
         return len(self.sets) + len(self.others)
 
-    def __getitem__(self, index):  # type: ignore[no-untyped-def, override]
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
         return tuple(self)[index]
 
     def __iter__(self) -> Iterator[Detector]:
@@ -121,9 +121,7 @@ class Scanner(Sequence[Detector]):
                     counts[i].update(entity.type for entity in resolve(found))
         except Exception:  # nobody has seen the text, or not all of it
             failed.update(range(len(self.sets)))
-        return [
-            Outcome(one.name, one.label, None if i in failed else counts[i]) for i, one in enumerate(self.sets)
-        ]
+        return [Outcome(one.name, one.label, None if i in failed else counts[i]) for i, one in enumerate(self.sets)]
 
     def _each(self, texts: list[str], failed: set[int]) -> Iterator[list[list[Entity]]]:
         """The findings of each text in which there may be some; places are those of the normalised text."""
@@ -136,20 +134,13 @@ class Scanner(Sequence[Detector]):
             joined = normalise(joined)
             data = joined.encode(errors="surrogatepass")
             hits = self.plain.hits(data)
-        if not self._worth(hits, data):
+        if not hits and (self.folded is None or not self.folded.hits(_fold(data))):
             return
         for text in texts:
             if len(texts) > 1:
                 data = normalise(text).encode(errors="surrogatepass")
                 hits = self.plain.hits(data)
             yield self._look(data, hits, failed)
-
-    def _worth(self, hits: frozenset[str], data: bytes) -> bool:
-        if ESCAPE_PATTERN in hits or BASE64_PATTERN in hits:
-            return True
-        if self.folded is not None and self.folded.hits(_fold(data)):
-            return True
-        return any(hits.issuperset(rule.probes) for one in self.sets for rule in one.rules if not _folded(rule))
 
     def _measure(self, size: int) -> None:
         if size > self.limit:
@@ -202,7 +193,11 @@ def _folded(rule: Rule) -> bool:
 
 
 def _fold(data: bytes) -> bytes:
-    return data.lower() if data.isascii() else data.decode(errors="surrogatepass").casefold().encode(errors="surrogatepass")
+    return (
+        data.lower()
+        if data.isascii()
+        else data.decode(errors="surrogatepass").casefold().encode(errors="surrogatepass")
+    )
 
 
 def _entities(rule: Rule, view: View, folded: bytes) -> Iterator[Entity]:

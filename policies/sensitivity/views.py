@@ -8,22 +8,22 @@ from __future__ import annotations
 import binascii
 import bisect
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from policies.sensitivity.normalise import normalise
 from policies.sensitivity.rules import compiled, spans
 
-ESCAPE_PATTERN = r"%[0-9A-Fa-f]{2}|\\(?:u[0-9A-Fa-f]{4}|[nrt\"/\\])|&#(?:[0-9]{2,7}|x[0-9A-Fa-f]{2,6});|&(?:amp|quot|lt|gt|apos);"
+_OTHERS = r"\\[nrt\"/\\]|&#(?:[0-9]{2,7}|x[0-9A-Fa-f]{2,6});|&(?:amp|quot|lt|gt|apos);"
+ESCAPE_PATTERN = rf"%[0-9A-Fa-f]{{2}}|\\u[0-9A-Fa-f]{{4}}|{_OTHERS}"
 BASE64_PATTERN = r"[0-9A-Za-z+/_-]{24}"
 MAX_DECODED = 1024 * 1024
 """Most bytes of text that base64 may hide before the scan gives up, which means the top label."""
 _PROBE = 3 * 256
-_MIN_RUN = 24
+_AROUND = 256
+"""Bytes on either side of an escape that are read together with it."""
 
-_escapes = compiled(
-    r"(?:%[0-9A-Fa-f]{2})+|(?:\\u[0-9A-Fa-f]{4})+|\\[nrt\"/\\]|&#(?:[0-9]{2,7}|x[0-9A-Fa-f]{2,6});|&(?:amp|quot|lt|gt|apos);"
-)
+_escapes = compiled(rf"(?:%[0-9A-Fa-f]{{2}})+|(?:\\u[0-9A-Fa-f]{{4}})+|{_OTHERS}")
 _runs = compiled(r"[0-9A-Za-z+/_-]{24,}(?:(?:\\n|\r?\n)[0-9A-Za-z+/_-]{4,})*={0,2}")
 _URLSAFE = bytes.maketrans(b"-_", b"+/")
 _ENTITIES = {b"&amp;": b"&", b"&quot;": b'"', b"&lt;": b"<", b"&gt;": b">", b"&apos;": b"'"}
@@ -58,25 +58,65 @@ class View:
 
 
 def unescaped(data: bytes) -> View | None:
-    """The text with percent signs, JSON escapes and character references read; None where that changes nothing."""
+    """The text with percent signs, JSON escapes and character references read, as far as something can depend on
+    them: each with what stands around it. None where there are none."""
+    edits = list(_edits(data))
+    if not edits:
+        return None
     out: list[bytes] = []
     starts: list[int] = []
     pieces: list[tuple[int, int, int, int]] = []
-    done = size = 0
-    for start, end in spans(_escapes, data):
-        decoded = _unescape(data[start:end])
-        if decoded is None:
-            continue
-        size += start - done
-        out += (data[done:start], decoded)
+    size = done = 0
+
+    def add(text: bytes, there: int, there_end: int) -> None:
+        nonlocal size
         starts.append(size)
-        pieces.append((size, size + len(decoded), start, end))
-        size += len(decoded)
+        pieces.append((size, size + len(text), there, there_end))
+        out.append(text)
+        size += len(text)
+
+    right = -1  # the end of what stands around the edit before
+    for start, end, text in edits:
+        left = _word(data, start - _AROUND, -1)
+        if left > right:
+            if right >= 0:
+                out.append(data[done:right] + b"\n\n")
+                size += right - done + 2
+            done = left
+            add(b"", left, left)
+        out.append(data[done:start])
+        size += start - done
+        add(text, start, end)
         done = end
-    if not pieces:
-        return None
-    out.append(data[done:])
+        right = max(_word(data, end + _AROUND, 1), right)
+    out.append(data[done:right])
     return View(b"".join(out), starts, pieces)
+
+
+def _edits(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Each escape and what it stands for; several that make up characters together count as one."""
+    for start, end in spans(_escapes, data):
+        text = _unescape(data[start:end])
+        if text is None:
+            continue
+        step = 3 if data[start : start + 1] == b"%" else 6 if data[start : start + 2] == b"\\u" else end - start
+        if text.isascii() and len(text) * step == end - start:
+            for i in range(len(text)):
+                yield start + i * step, start + (i + 1) * step, text[i : i + 1]
+        else:
+            yield start, end, text
+
+
+def _word(data: bytes, position: int, step: int) -> int:
+    """The end of the word at a position, so that no number is cut; of an endless word, some place in it."""
+    position = max(0, min(position, len(data)))
+    for _ in range(_AROUND):
+        if not 0 < position < len(data) or data[position - 1 : position].isspace():
+            break
+        position += step
+    while 0 < position < len(data) and data[position] & 0xC0 == 0x80:  # not within a character
+        position += step
+    return position
 
 
 def _unescape(text: bytes) -> bytes | None:
@@ -121,7 +161,7 @@ def decoded(data: bytes) -> View | None:
 
 
 def _text(run: bytes) -> bytes | None:
-    run = run.translate(_URLSAFE, b"\r\n\\=") if b"\\n" not in run else run.replace(b"\\n", b"").translate(_URLSAFE, b"\r\n=")
+    run = run.replace(b"\\n", b"").translate(_URLSAFE, b"\r\n=")
     for skip in range(4):  # the run may begin with something else, such as a path
         if _readable(_base64(run[skip : skip + 4 * _PROBE // 3])[:-3]):
             return normalise(_base64(run[skip:]).decode(errors="replace")).encode()
