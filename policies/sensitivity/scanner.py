@@ -7,7 +7,7 @@ escapes and base64 hide → overlaps resolved. Labelling counts types; `find` te
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -31,6 +31,10 @@ class Detector(Protocol):
 
     def scan(self, texts: Iterable[str], /) -> Mapping[str, int]:
         """Entities found in all texts together: type -> count. Never the text itself."""
+
+
+Readings = list[list[Entity]]
+"""What one detector found in one text: as it stands, with escapes read, with base64 read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,21 +113,20 @@ class Scanner(Sequence[Detector]):
 
     def find(self, text: str) -> list[Entity]:
         """Every entity in one text, in order of place, overlaps resolved. Raises where the text cannot be scanned."""
-        found = self._find(text)
-        return resolve(entity for one in found for entity in one)
+        return resolve(self._find(text))
 
     def _outcomes(self, texts: list[str]) -> list[Outcome]:
         counts: list[Counter[str]] = [Counter() for _ in self.sets]
         failed: set[int] = set()
         try:
-            for entities in self._each(texts, failed):
-                for i, found in enumerate(entities):
-                    counts[i].update(entity.type for entity in resolve(found))
+            for readings in self._each(texts, failed):
+                for count, found in zip(counts, readings, strict=True):
+                    count.update(_distinct(found))
         except Exception:  # nobody has seen the text, or not all of it
             failed.update(range(len(self.sets)))
         return [Outcome(one.name, one.label, None if i in failed else counts[i]) for i, one in enumerate(self.sets)]
 
-    def _each(self, texts: list[str], failed: set[int]) -> Iterator[list[list[Entity]]]:
+    def _each(self, texts: list[str], failed: set[int]) -> Iterator[list[Readings]]:
         """The findings of each text in which there may be some; places are those of the normalised text."""
         joined = "\n".join(texts)
         self._measure(len(joined))
@@ -146,7 +149,7 @@ class Scanner(Sequence[Detector]):
         if size > self.limit:
             raise TooMuch(f"{size} bytes to scan, {self.limit} allowed")
 
-    def _find(self, text: str) -> list[list[Entity]]:
+    def _find(self, text: str) -> list[Entity]:
         self._measure(len(text))
         normal = normalise(text)
         data = normal.encode(errors="surrogatepass")
@@ -155,20 +158,19 @@ class Scanner(Sequence[Detector]):
         found = self._look(data, self.plain.hits(data), failed)
         if failed:
             raise Blind("a detector failed")
-        return _places(text, normal, data, found)
+        return _places(text, normal, data, [entity for one in found for reading in one for entity in reading])
 
-    def _look(self, data: bytes, hits: frozenset[str], failed: set[int]) -> list[list[Entity]]:
-        """What each detector finds in one text, whichever way it is read. Places are bytes of the normalised text."""
-        found: list[list[Entity]] = [[] for _ in self.sets]
-        self._read(View(data), hits, found, failed)
-        readings: list[tuple[str, Callable[[bytes], View | None]]] = [
-            (ESCAPE_PATTERN, unescaped),
-            (BASE64_PATTERN, decoded),
+    def _look(self, data: bytes, hits: frozenset[str], failed: set[int]) -> list[Readings]:
+        """What each detector finds in one text in each way to read it, at places in the normalised text."""
+        views = [
+            View(data),
+            unescaped(data) if ESCAPE_PATTERN in hits else None,
+            decoded(data) if BASE64_PATTERN in hits else None,
         ]
-        for pattern, reading in readings:
-            view = reading(data) if pattern in hits else None
+        found: list[Readings] = [[[] for _ in views] for _ in self.sets]
+        for i, view in enumerate(views):
             if view is not None:
-                self._read(view, self.plain.hits(view.data), found, failed)
+                self._read(view, hits if i == 0 else self.plain.hits(view.data), [one[i] for one in found], failed)
         return found
 
     def _read(self, view: View, hits: frozenset[str], found: list[list[Entity]], failed: set[int]) -> None:
@@ -176,16 +178,33 @@ class Scanner(Sequence[Detector]):
         words = frozenset[str]() if self.folded is None else self.folded.hits(folded)
         known: dict[int, list[Entity]] = {}
         for i, one in enumerate(self.sets):
+            entities: list[Entity] = []
             for rule in one.rules:
                 if not (words if _folded(rule) else hits).issuperset(rule.probes):
                     continue
                 try:
                     if id(rule) not in known:
                         known[id(rule)] = list(_entities(rule, view, folded))
+                    entities += known[id(rule)]
                 except Exception:  # the others still look
                     failed.add(i)
                     break
-                found[i] += known[id(rule)]
+            found[i] += [Entity(*view.origin(e.start, e.end), e.type, e.score) for e in resolve(entities)]
+
+
+def _distinct(readings: Readings) -> Iterator[str]:
+    """The types found, one for each thing: what stands in the text with and without escapes counts once."""
+    plain, escaped, hidden = readings
+    yield from (entity.type for entity in (*plain, *hidden))
+    i = 0
+    for entity in escaped:  # both are in order of place
+        while i < len(plain) and plain[i].end <= entity.start:
+            i += 1
+        same = i
+        while same < len(plain) and plain[same].start < entity.end and plain[same].type != entity.type:
+            same += 1
+        if same == len(plain) or plain[same].start >= entity.end:
+            yield entity.type
 
 
 def _folded(rule: Rule) -> bool:
@@ -201,16 +220,17 @@ def _fold(data: bytes) -> bytes:
 
 
 def _entities(rule: Rule, view: View, folded: bytes) -> Iterator[Entity]:
+    """What a rule finds in one reading, at places in that reading."""
     if not _folded(rule):
         for start, end, score in rule.find(view.data):
-            yield Entity(*view.origin(start, end), rule.entity, round(score, 3))
+            yield Entity(start, end, rule.entity, round(score, 3))
         return
     found = list(rule.find(folded))
     if found and folded != view.data and not view.data.isascii():
         places = _unfold(view.data.decode(errors="surrogatepass"), sorted({p for a, b, _ in found for p in (a, b)}))
         found = [(places[start], places[end], score) for start, end, score in found]
     for start, end, score in found:
-        yield Entity(*view.origin(start, end), rule.entity, score)
+        yield Entity(start, end, rule.entity, score)
 
 
 def _unfold(text: str, wanted: Sequence[int]) -> dict[int, int]:
@@ -228,19 +248,17 @@ def _unfold(text: str, wanted: Sequence[int]) -> dict[int, int]:
     return places
 
 
-def _places(text: str, normal: str, data: bytes, found: list[list[Entity]]) -> list[list[Entity]]:
+def _places(text: str, normal: str, data: bytes, found: list[Entity]) -> list[Entity]:
     """Bytes of the normalised text to characters of the original."""
     if text.isascii():
         return found
-    everything = [entity for one in found for entity in one]
     characters: dict[int, int] = {}
     done = count = 0
-    for position in sorted({p for entity in everything for p in (entity.start, entity.end)}):
+    for position in sorted({p for entity in found for p in (entity.start, entity.end)}):
         count += len(data[done:position].decode(errors="surrogatepass"))
         done = position
         characters[position] = count
-    moved = [(characters[e.start], characters[e.end]) for e in everything]
+    moved = [(characters[e.start], characters[e.end]) for e in found]
     if normal != text:
         moved = original_spans(text, moved)
-    places = iter(moved)
-    return [[Entity(*next(places), e.type, e.score) for e in one] for one in found]
+    return [Entity(start, end, e.type, e.score) for (start, end), e in zip(moved, found, strict=True)]

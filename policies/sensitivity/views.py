@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from policies.sensitivity.normalise import normalise
 from policies.sensitivity.rules import compiled, spans
 
-_OTHERS = r"\\[nrt\"/\\]|&#(?:[0-9]{2,7}|x[0-9A-Fa-f]{2,6});|&(?:amp|quot|lt|gt|apos);"
+_OTHERS = r"\\{1,8}[nrt\"/]|&#(?:[0-9]{2,7}|x[0-9A-Fa-f]{2,6});|&(?:amp|quot|lt|gt|apos);"
 ESCAPE_PATTERN = rf"%[0-9A-Fa-f]{{2}}|\\u[0-9A-Fa-f]{{4}}|{_OTHERS}"
 BASE64_PATTERN = r"[0-9A-Za-z+/_-]{24}"
 MAX_DECODED = 1024 * 1024
@@ -23,11 +23,11 @@ _PROBE = 3 * 256
 _AROUND = 256
 """Bytes on either side of an escape that are read together with it."""
 
-_escapes = compiled(rf"(?:%[0-9A-Fa-f]{{2}})+|(?:\\u[0-9A-Fa-f]{{4}})+|{_OTHERS}")
+_escapes = compiled(rf"(?:%[0-9A-Fa-f]{{2}})+|(?:\\{{1,8}}u[0-9A-Fa-f]{{4}})+|{_OTHERS}")
 _runs = compiled(r"[0-9A-Za-z+/_-]{24,}(?:(?:\\n|\r?\n)[0-9A-Za-z+/_-]{4,})*={0,2}")
 _URLSAFE = bytes.maketrans(b"-_", b"+/")
 _ENTITIES = {b"&amp;": b"&", b"&quot;": b'"', b"&lt;": b"<", b"&gt;": b">", b"&apos;": b"'"}
-_PLAIN = {b"\\n": b"\n", b"\\r": b"\r", b"\\t": b"\t", b'\\"': b'"', b"\\/": b"/", b"\\\\": b"\\"}
+_PLAIN = {b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 
 
 class TooMuch(Exception):
@@ -99,8 +99,8 @@ def _edits(data: bytes) -> Iterator[tuple[int, int, bytes]]:
         text = _unescape(data[start:end])
         if text is None:
             continue
-        step = 3 if data[start : start + 1] == b"%" else 6 if data[start : start + 2] == b"\\u" else end - start
-        if text.isascii() and len(text) * step == end - start:
+        step, rest = divmod(end - start, max(data.count(b"%", start, end) or data.count(b"u", start, end), 1))
+        if text.isascii() and not rest and len(text) * step == end - start:
             for i in range(len(text)):
                 yield start + i * step, start + (i + 1) * step, text[i : i + 1]
         else:
@@ -123,15 +123,15 @@ def _unescape(text: bytes) -> bytes | None:
     try:
         if text[:1] == b"%":
             return _visible(urllib.parse.unquote_to_bytes(text).decode())
-        if text[:2] == b"\\u":
-            units = binascii.unhexlify(text.replace(b"\\u", b""))
+        if text[:1] == b"\\" and b"u" in text:
+            units = binascii.unhexlify(text.translate(None, b"\\u"))
             return _visible(units.decode("utf-16-be"))
         if text[:2] == b"&#":
             code = int(text[3:-1], 16) if text[2:3] in b"xX" else int(text[2:-1])
             return _visible(chr(code))
     except (UnicodeError, ValueError, OverflowError):
         return None
-    return _PLAIN.get(text) or _ENTITIES.get(text)
+    return _PLAIN.get(text[-1:], text[-1:]) if text[:1] == b"\\" else _ENTITIES[text]
 
 
 def _visible(text: str) -> bytes:
@@ -178,4 +178,4 @@ def _readable(sample: bytes) -> bool:
     text = sample.decode(errors="ignore")
     if len(sample) - len(text.encode()) > 3 or len(text) < 8:
         return False
-    return sum(char.isprintable() or char in "\n\r\t" for char in text) >= 0.95 * len(text)
+    return sum(char.isprintable() or char in "\n\r\t" for char in text) >= 0.9 * len(text)
