@@ -30,7 +30,7 @@ from policies.sensitivity import pii
 from policies.sensitivity.detectors import BUILDERS
 from policies.sensitivity.entities import ALIASES, ENTITIES, ENTITY_NAME, canonical
 from policies.sensitivity.keywords import problem, unusable
-from policies.sensitivity.phones import known_region
+from policies.sensitivity.numbering import known_region
 from policies.source import Document, Path
 
 IN_PROCESS = ("onnx", "torch")

@@ -7,15 +7,12 @@ regions the policy names; and, beside a word such as "phone" or 電話, anything
 
 from __future__ import annotations
 
-import functools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import phonenumbers
-from phonenumbers import PhoneMetadata
-
+from policies.sensitivity.numbering import international, national, possible
 from policies.sensitivity.rules import Found, compiled
 
 REGIONS = ("JP", "US", "GB", "DE")
@@ -39,69 +36,15 @@ _AFTER = re.compile(
 )
 _BEFORE_BYTES = 40
 _DATE = re.compile(r"(?:(?:19|20)\d\d([-./])\d{1,2}\1\d{1,2}|\d{1,2}([-./])\d{1,2}\2(?:\d{4}|\d{2}))(?: \d{1,2})?$")
+_SEPARATORS = " ./()+-\u2010\u2011\u2012\u2013\u2014\u2015\u2212\u30fc".encode()  # its bytes are in no digit
+_AMERICAN = re.compile(rb"(?:1[ .-]?)?\(?[2-9][0-9]{2}\)?[ .-]{0,2}[2-9][0-9]{2}[ .-]?[0-9]{4}(?![0-9])")
+_BEGINS = re.compile(rb"\+[1-9(]|(?<![0-9])\(?0[0-9]|(?<![0-9])" + _AMERICAN.pattern)
+"""Where in a row of numbers a phone number may begin."""
+_GROUP_BEFORE = re.compile(rb"[0-9] ")  # the last groups of a row, such as an IBAN's, are no number by themselves
 _NANP = re.compile(r"1?[2-9]\d\d[2-9]\d{6}$")
 _YEARS = re.compile(r"(?:19|20)\d\d\D(?:19|20)\d\d$")
 _MOBILE = ("070", "080", "090", "073", "074", "075", "077", "078", "079")
 """Mobile numbers of Japan and the United Kingdom, which people write without gaps."""
-_TYPES = ("fixed_line", "mobile", "toll_free", "premium_rate", "shared_cost", "voip", "personal_number", "uan")
-
-
-def _patterns(metadata: Any) -> list[str]:
-    found = []
-    for kind in _TYPES:
-        description = getattr(metadata, kind, None)
-        pattern = description.national_number_pattern if description is not None else None
-        if pattern and pattern != "NA":
-            found.append(pattern)
-    return found
-
-
-@functools.cache
-def _international() -> Any:
-    """Every country's numbers after its calling code, as one expression."""
-    arms = []
-    for code, regions in sorted(phonenumbers.COUNTRY_CODE_TO_REGION_CODE.items()):
-        patterns: list[str] = []
-        for region in regions:
-            metadata = (
-                PhoneMetadata.metadata_for_nongeo_region(code)
-                if region == "001"
-                else PhoneMetadata.metadata_for_region(region)
-            )
-            patterns += _patterns(metadata) if metadata is not None else []
-        if patterns:
-            arms.append(f"{code}(?:{'|'.join(dict.fromkeys(patterns))})")
-    return compiled("|".join(arms), never_capture=True, max_mem=64 << 20)
-
-
-@functools.cache
-def _lengths() -> dict[str, frozenset[int]]:
-    """Calling code -> lengths of the numbers after it."""
-    found = {}
-    for code, regions in phonenumbers.COUNTRY_CODE_TO_REGION_CODE.items():
-        metadata = PhoneMetadata.metadata_for_region_or_calling_code(code, regions[0])
-        if metadata is not None and metadata.general_desc is not None:
-            found[str(code)] = frozenset(metadata.general_desc.possible_length or ())
-    return found
-
-
-@functools.cache
-def _national(regions: Sequence[str]) -> Any:
-    """The national form of each region: trunk prefix, where it has one that is always dialled, and number."""
-    arms = []
-    for region in regions:
-        metadata = PhoneMetadata.metadata_for_region(region)
-        if metadata is None:
-            raise ValueError(f"no numbering plan for region '{region}'")
-        prefix = metadata.national_prefix or ""
-        optional = "?" if prefix and metadata.country_code in (1, 7) else ""
-        patterns = "|".join(dict.fromkeys(_patterns(metadata)))
-        arms.append(f"(?:{prefix}){optional}(?:{patterns})")
-    return compiled("|".join(arms), never_capture=True, max_mem=32 << 20)
-
-
-def known_region(region: str) -> bool:
-    return region in phonenumbers.SUPPORTED_REGIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,61 +62,94 @@ class Phone:
     def __post_init__(self) -> None:
         object.__setattr__(self, "candidates", compiled(_CANDIDATE))
         object.__setattr__(self, "words", compiled(_WORDS))
-        object.__setattr__(self, "international", _international())
-        object.__setattr__(self, "national", _national(self.regions))
+        object.__setattr__(self, "international", international())
+        object.__setattr__(self, "national", national(self.regions))
 
     def find(self, data: bytes, /) -> Iterator[Found]:
-        position = 0
+        position = last = 0
         while (match := self.candidates.search(data, position)) is not None:
             start, end = match.span()
             position = end
             if start and (data[start - 1 : start].isalnum() or data[start - 1] in b"_&%#@"):
+                position = self._next(data, start, end)
                 continue
             unbalanced = data.count(b")", start, end) - data.count(b"(", start, end)
             if unbalanced > 0 and data[end - 1 : end] == b")":
                 end -= 1
             elif unbalanced < 0 and data[start : start + 1] == b"(":
                 start += 1
-            for stop in _stops(data, start, end):
-                score = self._score(data, start, stop)
+            within = (
+                start - last > 2 and data[start] not in b"+(" and _GROUP_BEFORE.match(data, max(start - 2, 0), start)
+            )
+            for stop in self._stops(data, start, end):
+                score = 0.0 if within and b" " in data[start:stop] else self._score(data, start, stop)
                 if score:
                     extension = _EXTENSION.match(data, stop, stop + 16)
                     yield start, (extension.end() if extension else stop), score
-                    position = max(stop, start + 1)
+                    position = last = max(stop, start + 1)
                     break
             else:
-                if end - start > 13:  # several numbers in a row: the next may begin at the next group
-                    position = _next_group(data, start, end)
+                position = self._next(data, start, end)
+
+    def _stops(self, data: bytes, start: int, end: int) -> Iterator[int]:
+        """Where a candidate may end: at its end, or, of several numbers in a row, after a group of it."""
+        digits = len(data[start:end].translate(None, _SEPARATORS))
+        if digits <= 17:
+            yield end
+        if digits <= 11:
+            return
+        if data[start] in b"+(0":
+            tries = 0
+            for i in range(end - 1, start + 6, -1):
+                if 48 <= data[i] <= 57:
+                    digits -= 1
+                    if digits <= 15 and not 48 <= data[i - 1] <= 57 and (stop := _digit_before(data, i)) > start + 6:
+                        yield stop
+                        tries += 1
+                        if tries == 4:
+                            return
+        elif (american := _AMERICAN.match(data, start, end)) is not None:
+            yield american.end()
+
+    def _next(self, data: bytes, start: int, end: int) -> int:
+        """Where to go on after a candidate that was none: where in it the next number may begin, or after it."""
+        if end - start < 14:
+            return end
+        following = _BEGINS.search(data, start + 1, end)
+        return following.start() if following is not None else end
 
     def _score(self, data: bytes, start: int, end: int) -> float:
+        digits = data[start:end].translate(None, _SEPARATORS).decode()
+        first = data[start]
+        if not 7 <= len(digits) <= 17 or digits.count(digits[0]) == len(digits):
+            return 0.0
         text = data[start:end].decode()
-        digits = "".join(char for char in text if char.isdigit())
-        if not 7 <= len(digits) <= 17 or len(set(digits)) == 1 or _FORM.match(text) is None:
+        if _FORM.match(text) is None:
             return 0.0
         after = data[end : end + 1]
         if after.isalnum() and not _EXTENSION.match(data, end, end + 16):
             return 0.0
-        plus = "+" in text[:2]
-        if plus or digits.startswith("00"):
-            number = digits.lstrip("0") if plus else digits[2:].lstrip("1") if digits.startswith("0011") else digits[2:]
-            number = _without_trunk(text, number)
-            if self.international.fullmatch(number.encode()):
-                return 0.9 if plus else 0.6
-            if _possible(number) and (plus or any(not char.isdigit() for char in text)):
-                return 0.6 if plus else 0.5
+        if first == 43 or text.startswith("(+") or digits.startswith("00"):
+            return self._score_international(text, digits)
+        if len(digits) > 13 or _looks_otherwise(text, data, end):
             return 0.0
-        if len(digits) > 13 or _looks_otherwise(text, data, start, end):
-            return 0.0
-        grouped = any(not char.isdigit() for char in text)
-        mobile = len(digits) == 11 and digits.startswith(
-            ("070", "080", "090", "077", "078", "079", "075", "074", "073")
-        )
+        grouped = len(text) > len(digits)
+        mobile = len(digits) == 11 and digits.startswith(_MOBILE)
         if (grouped or mobile) and self.national.fullmatch(digits.encode()) and _shaped(text, digits):
             return 0.7
         if grouped and "US" in self.regions and _NANP.match(digits) and _shaped(text, digits):
             return 0.5  # the form without an area code that is in use, such as 555
-        if self._beside_word(data, start, end):
-            return 0.6 if grouped or 9 <= len(digits) <= 12 else 0.0
+        if (grouped or 9 <= len(digits) <= 12) and self._beside_word(data, start, end):
+            return 0.6
+        return 0.0
+
+    def _score_international(self, text: str, digits: str) -> float:
+        plus = "+" in text[:2]
+        number = _without_trunk(text, digits if plus else digits[2:])
+        if self.international.fullmatch(number.encode()):
+            return 0.9 if plus else 0.6
+        if possible(number) and (plus or len(text) > len(digits)):
+            return 0.6 if plus else 0.5
         return 0.0
 
     def _beside_word(self, data: bytes, start: int, end: int) -> bool:
@@ -181,28 +157,11 @@ class Phone:
         return _AFTER.match(data, end, end + 24) is not None or self.words.search(data, line, start) is not None
 
 
-def _stops(data: bytes, start: int, end: int) -> Iterable[int]:
-    """Where a candidate may end: at its end, or, of a long one, after one of its groups, the longest first."""
-    yield end
-    tries = 0
-    text = data[start:end]
-    if sum(48 <= byte <= 57 for byte in text) <= 11:
-        return
-    for i in range(len(text) - 1, 8, -1):
-        if 48 <= text[i - 1] <= 57 and not 48 <= text[i] <= 57:
-            yield start + i
-            tries += 1
-            if tries == 4:
-                return
-
-
-def _next_group(data: bytes, start: int, end: int) -> int:
-    i = start + 1
-    while i < end and 48 <= data[i] <= 57:
-        i += 1
-    while i < end and not 48 <= data[i] <= 57:
-        i += 1
-    return i
+def _digit_before(data: bytes, position: int) -> int:
+    """The end of the last group of digits before a position."""
+    while position > 0 and not 48 <= data[position - 1] <= 57:
+        position -= 1
+    return position
 
 
 def _without_trunk(text: str, digits: str) -> str:
@@ -210,16 +169,8 @@ def _without_trunk(text: str, digits: str) -> str:
     at = text.find("(0)")
     if at < 0:
         return digits
-    before = sum(char.isdigit() for char in text[:at])
-    return digits[:before] + digits[before + 1 :]
-
-
-def _possible(number: str) -> bool:
-    lengths = _lengths()
-    for size in (1, 2, 3):
-        if number[:size] in lengths:
-            return len(number) >= 8 and len(number) - size in lengths[number[:size]]
-    return False
+    zero = sum(char.isdigit() for char in text[at:])
+    return digits[:-zero] + digits[-zero:][1:]
 
 
 def _shaped(text: str, digits: str) -> bool:
@@ -234,7 +185,7 @@ def _shaped(text: str, digits: str) -> bool:
     return all(len(group) >= 2 for group in groups[1:])
 
 
-def _looks_otherwise(text: str, data: bytes, start: int, end: int) -> bool:
+def _looks_otherwise(text: str, data: bytes, end: int) -> bool:
     """Dates, spans of years, IP addresses, decimals and the like."""
     if _DATE.match(text) or _YEARS.match(text):
         return True

@@ -74,9 +74,10 @@ def _url(data: bytes, start: int, end: int) -> Found | None:
 _CARD_WORDS = re.compile(
     "(?i:card|credit|debit|visa|maestro|mastercard|amex|payment|カード|クレジット|デビット|karte|carte)".encode()
 )
+_FIRST = r"(?:[2-6][0-9]{3}|1800|8[12][0-9]{2}|9792)"  # what card numbers begin with (validators.card)
 _CARD = (
-    r"\b(?:[0-9]{4}[ -][0-9]{4}[ -][0-9]{4}[ -][0-9]{4}(?:[ -][0-9]{1,3})?"
-    r"|[0-9]{4}[ -][0-9]{6}[ -][0-9]{4,5}|[0-9]{6}[ -][0-9]{6,13}|[0-9]{12,19})\b"
+    rf"\b{_FIRST}(?:[ -][0-9]{{4}}[ -][0-9]{{4}}[ -][0-9]{{4}}(?:[ -][0-9]{{1,3}})?"
+    r"|[ -][0-9]{6}[ -][0-9]{4,5}|[0-9]{2}[ -][0-9]{6,13}|[0-9]{8,15})\b"
 )
 _CARD_PROBE = r"[0-9]{4}[ -]?[0-9]{2}[ -]?[0-9]{2}[ -]?[0-9]{2}"
 
@@ -84,13 +85,12 @@ _CARD_PROBE = r"[0-9]{4}[ -]?[0-9]{2}[ -]?[0-9]{2}[ -]?[0-9]{2}"
 def _card(data: bytes, start: int, end: int) -> Found | None:
     if _part_of_more(data, start, end):
         return None
-    text = data[start:end]
-    separators = {byte for byte in text if not 48 <= byte <= 57}
-    if len(separators) > 1:
+    separators = data.count(b" ", start, end), data.count(b"-", start, end)
+    if all(separators):
         return None
-    ends = (end, start + 19) if separators and end - start > 19 else (end,)  # 4-4-4-4, then a security code
+    ends = (end, start + 19) if any(separators) and end - start > 19 else (end,)  # 4-4-4-4, then a security code
     for stop in ends:
-        digits = bytes(byte for byte in data[start:stop] if 48 <= byte <= 57).decode()
+        digits = data[start:stop].translate(None, b" -").decode()
         verdict = validators.card(digits)
         if verdict is False:
             verdict = _CARD_WORDS.search(data, max(start - 80, 0), stop + 40) is not None
@@ -111,15 +111,16 @@ _IBAN = r"(?i:\b[a-z]{2}[0-9]{2}(?: ?[a-z0-9]{4}){2,7}(?: ?[a-z0-9]{1,3})?\b)"
 
 
 def _iban(data: bytes, start: int, end: int) -> Found | None:
-    stop = end
-    while stop - start >= 15:  # words after the number look like groups of it
-        if validators.iban(data[start:stop].decode().replace(" ", "")):
-            return start, stop, 0.95
-        cut = data.rfind(b" ", start, stop)
-        if cut < 0:
-            return None
-        stop = cut
-    return None
+    length = validators.IBAN_LENGTHS.get(data[start : start + 2].decode().upper())
+    if length is None:
+        return None
+    stop, characters = start, 0  # words after the number look like groups of it: only the country's length counts
+    while characters < length and stop < end:
+        characters += data[stop] != 32
+        stop += 1
+    if data[stop : stop + 1].isalnum() or not validators.iban(data[start:stop].decode().replace(" ", "")):
+        return None
+    return start, stop, 0.95
 
 
 _SSN = r"\b(?:[0-9]{3}-[0-9]{2}-[0-9]{4}|[0-9]{3} [0-9]{2} [0-9]{4})\b"
@@ -160,7 +161,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         Shape("IBAN_CODE", _IBAN, _iban, probe=r"(?i:\b[a-z]{2}[0-9]{2} ?[a-z0-9]{4} ?[a-z0-9]{4})", again=True),
     ),
     "IP_ADDRESS": (
-        Shape("IP_ADDRESS", rf"\b{_OCTET}\.{_OCTET}\.{_OCTET}\.{_OCTET}\b", _ipv4, again=True),
+        Shape("IP_ADDRESS", rf"\b{_OCTET}\.{_OCTET}\.{_OCTET}\.{_OCTET}\b", _ipv4),
         Shape("IP_ADDRESS", _IPV6, _ipv6, probe=r"[0-9A-Fa-f]:[0-9A-Fa-f:][0-9A-Fa-f:]?[0-9A-Fa-f:]?[0-9A-Fa-f:]?:"),
     ),
     "MAC_ADDRESS": (

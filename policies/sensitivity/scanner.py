@@ -33,6 +33,8 @@ class Detector(Protocol):
         """Entities found in all texts together: type -> count. Never the text itself."""
 
 
+Planned = tuple[Rule, frozenset[str], bool]
+"""A rule, its probes, and whether it reads folded text."""
 Readings = list[list[Entity]]
 """What one detector found in one text: as it stands, with escapes read, with base64 read."""
 
@@ -78,14 +80,16 @@ class Scanner(Sequence[Detector]):
     sets: tuple[RuleSet, ...] = ()
     others: tuple[Detector, ...] = ()
     limit: int = SCAN_BYTES
+    plan: tuple[tuple[Planned, ...], ...] = field(init=False, repr=False, compare=False)  # the rules of each set
     plain: Prefilter = field(init=False, compare=False)
     folded: Prefilter | None = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        rules = [rule for one in self.sets for rule in one.rules]
-        plain = [probe for rule in rules if not _folded(rule) for probe in rule.probes]
-        words = [probe for rule in rules if _folded(rule) for probe in rule.probes]
+        plan = tuple(tuple((r, frozenset(r.probes), _folded(r)) for r in one.rules) for one in self.sets)
+        plain = [probe for one in plan for rule, _, folded in one if not folded for probe in rule.probes]
+        words = [probe for one in plan for rule, _, folded in one if folded for probe in rule.probes]
         always = (INVISIBLE_PATTERN, ESCAPE_PATTERN, BASE64_PATTERN)
+        object.__setattr__(self, "plan", plan)
         object.__setattr__(self, "plain", Prefilter((*always, *plain)))
         object.__setattr__(self, "folded", Prefilter(words) if words else None)
 
@@ -177,10 +181,10 @@ class Scanner(Sequence[Detector]):
         folded = b"" if self.folded is None else _fold(view.data)
         words = frozenset[str]() if self.folded is None else self.folded.hits(folded)
         known: dict[int, list[Entity]] = {}
-        for i, one in enumerate(self.sets):
+        for i, rules in enumerate(self.plan):
             entities: list[Entity] = []
-            for rule in one.rules:
-                if not (words if _folded(rule) else hits).issuperset(rule.probes):
+            for rule, probes, is_folded in rules:
+                if not probes <= (words if is_folded else hits):
                     continue
                 try:
                     if id(rule) not in known:
@@ -189,7 +193,8 @@ class Scanner(Sequence[Detector]):
                 except Exception:  # the others still look
                     failed.add(i)
                     break
-            found[i] += [Entity(*view.origin(e.start, e.end), e.type, e.score) for e in resolve(entities)]
+            if entities:
+                found[i] += [Entity(*view.origin(e.start, e.end), e.type, e.score) for e in resolve(entities)]
 
 
 def _distinct(readings: Readings) -> Iterator[str]:

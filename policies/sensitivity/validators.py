@@ -11,7 +11,6 @@ import math
 from collections import Counter
 
 from stdnum import iban as stdnum_iban
-from stdnum import luhn
 
 _ISSUERS: tuple[tuple[int, int, frozenset[int], bool], ...] = tuple(
     (low, high, frozenset(lengths), sure)
@@ -36,9 +35,18 @@ _ISSUERS: tuple[tuple[int, int, frozenset[int], bool], ...] = tuple(
 Sources: ISO/IEC 7812-1, and the ranges the card networks publish for merchants."""
 
 
+_DOUBLED = bytes.maketrans(b"0123456789", b"0246813579")
+
+
+def luhn(digits: str) -> bool:
+    """ISO/IEC 7812-1, annex B: the last digit checks the others."""
+    reverse = digits.encode()[::-1]
+    return (sum(reverse[::2]) + sum(reverse[1::2].translate(_DOUBLED)) - 48 * len(reverse)) % 10 == 0
+
+
 def card(digits: str) -> bool | None:
     """True: a payment card number; False: one only where a word says so; None: none."""
-    if not 12 <= len(digits) <= 19 or len(set(digits)) < 2 or not luhn.is_valid(digits):
+    if not 12 <= len(digits) <= 19 or digits.count(digits[0]) == len(digits) or not luhn(digits):
         return None
     verdict = False if len(digits) > 12 else None  # issuers get new ranges: beside "card", Luhn's digit is enough
     for low, high, lengths, sure in _ISSUERS:
@@ -52,8 +60,21 @@ def card(digits: str) -> bool | None:
 stdnum_iban.is_valid("GB82WEST12345698765432")  # reads the library's table of countries now, not during a scan
 
 
+_IBAN_COUNTRIES = {
+    15: "NO", 16: "BE", 18: "DK FI FK FO GL NL SD", 19: "MK SI", 20: "AT BA EE KZ LT LU MN XK", 21: "CH HR LI LV",
+    22: "BG BH CR DE GB GE IE ME RS VA", 23: "AE GI IL IQ OM SO TL", 24: "AD CZ ES MD PK RO SA SE SK TN VG",
+    25: "LY PT ST", 26: "IS TR", 27: "BI DJ FR GR IT MC MR SM", 28: "AL AZ BY CY DO GT HN HU LB NI PL SV",
+    29: "BR EG PS QA UA", 30: "JO KW MU YE", 31: "MT SC", 32: "LC", 33: "RU",
+}  # fmt: skip
+IBAN_LENGTHS = {country: length for length, countries in _IBAN_COUNTRIES.items() for country in countries.split()}
+"""Country -> length of its account numbers (SWIFT, IBAN Registry)."""
+
+
 def iban(text: str) -> bool:
     """ISO 13616: the country's length and structure, and the check digits modulo 97."""
+    text = text.upper()
+    if len(text) != IBAN_LENGTHS.get(text[:2]) or int("".join(str(int(c, 36)) for c in text[4:] + text[:4])) % 97 != 1:
+        return False
     return bool(stdnum_iban.is_valid(text, check_country=False))
 
 

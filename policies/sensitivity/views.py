@@ -75,21 +75,20 @@ def unescaped(data: bytes) -> View | None:
         out.append(text)
         size += len(text)
 
-    right = -1  # the end of what stands around the edit before
-    for start, end, text in edits:
-        left = _word(data, start - _AROUND, -1)
-        if left > right:
-            if right >= 0:
-                out.append(data[done:right] + b"\n\n")
-                size += right - done + 2
+    for i, (start, end, text) in enumerate(edits):
+        if i == 0 or start - edits[i - 1][1] > 4 * _AROUND:
+            left = max(_word(data, start - _AROUND, -1), done)
             done = left
             add(b"", left, left)
         out.append(data[done:start])
         size += start - done
         add(text, start, end)
         done = end
-        right = max(_word(data, end + _AROUND, 1), right)
-    out.append(data[done:right])
+        if i + 1 == len(edits) or edits[i + 1][0] - end > 4 * _AROUND:
+            right = _word(data, end + _AROUND, 1)
+            out.append(data[done:right] + b"\n\n")
+            size += right - done + 2
+            done = right
     return View(b"".join(out), starts, pieces)
 
 
