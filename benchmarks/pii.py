@@ -149,9 +149,8 @@ def cost(work: Callable[[], object], kib: float) -> float:
 def show_cost() -> None:
     begin = time.perf_counter()
     scan = scanner()
-    print(
-        f"python {platform.python_version()}, {platform.machine()}; {(time.perf_counter() - begin) * 1e3:.0f} ms to build"
-    )
+    built = (time.perf_counter() - begin) * 1e3
+    print(f"python {platform.python_version()}, {platform.machine()}; {built:.0f} ms to build")
     patterns = [re.compile(pattern) for pattern in STDLIB]
     kinds = {
         "English, clean, 4 KiB": ENGLISH * 21,

@@ -193,8 +193,10 @@ class Scanner(Sequence[Detector]):
                 except Exception:  # the others still look
                     failed.add(i)
                     break
-            if entities:
-                found[i] += [Entity(*view.origin(e.start, e.end), e.type, e.score) for e in resolve(entities)]
+            kept = resolve(entities) if entities else []
+            if view.pieces:
+                kept = [Entity(*view.origin(e.start, e.end), e.type, e.score) for e in kept]
+            found[i] += kept
 
 
 def _distinct(readings: Readings) -> Iterator[str]:
