@@ -25,6 +25,7 @@ _KEYS = (
     r"\bya29\.[0-9A-Za-z_-]{20,}",
     r"\b[0-9A-Za-z_~.-]{3}[0-9]Q~[0-9A-Za-z_~.-]{31,34}",
     r"(?i:\b(?:Account|SharedAccess)Key=)[0-9A-Za-z+/]{42,86}={1,2}",
+    r"[?&]sig=[0-9A-Za-z+/%]{40,120}(?:={1,2}|%3[dD])",
     r"\b(?:gh[pousr]_[0-9A-Za-z]{36,255}|github_pat_[0-9A-Za-z_]{22,255})",
     r"\bgl(?:pat|ptt|dt|rt|cbt)-[0-9A-Za-z_.-]{20,}",
     r"\bxox[abeoprs](?:\.xox[bp])?-[0-9A-Za-z-]{10,}|\bxapp-[0-9]-[0-9A-Za-z-]{10,}",
@@ -80,7 +81,7 @@ _STRONG = (
 )
 _WEAK = (
     r"api[ _-]?(?:key|token|secret)|access[ _-]?(?:key|token)|auth(?:[ _-]?token|orization)?|token|bearer"
-    r"|(?:private|account|signing|encryption)[ _-]?key|sig|トークン|API ?キー|アクセスキー|認証キー"
+    r"|(?:private|account|signing|encryption)[ _-]?key|トークン|API ?キー|アクセスキー|認証キー"
 )
 _ASSIGNED = (
     rf"(?i:(?:{_STRONG}|{_WEAK})[A-Za-z0-9_]{{0,24}}[\"'\])}}]{{0,2}}"
@@ -96,7 +97,11 @@ _SPLIT = re.compile(
 )
 _CLOSERS = "\"'`,;)]}>.」』"
 _VALUE_END = re.compile(r"[\"'`,;<>\\]|&[A-Za-z_][A-Za-z0-9_.-]{0,40}=")
-_REFERENCE = re.compile(r"[A-Za-z_][A-Za-z_]*(?:[.:/][A-Za-z_]+)*$|.*[({<\[].*|\$|%[A-Za-z_]+%|@")
+_REFERENCE = re.compile(
+    r"[A-Za-z_][A-Za-z_]*(?:[.:/][A-Za-z_]+)*$|.*[(){<\[].*|\$|%[A-Za-z_]+%|@|[A-Za-z]+://"
+    r"|[A-Z0-9]*_[A-Z0-9_]*$|[a-z]+[0-9]+(?:\.[A-Za-z_][A-Za-z0-9_]*)+$"
+)
+"""A name, a call, a variable, an address: what stands for a credential rather than being one."""
 _DUMMY = re.compile(
     r"(?i)^[\W_]*$|^(.)\1*$|x{4}|\*{3}|\.{3}|^<|^\$|^\{|^%|your[_-]?|changeme|placeholder|redacted|example"
     r"|null|none|true|false|undefined"
@@ -126,7 +131,7 @@ def _secret(value: str, strong: str | None, sign: str) -> bool:
     """Whether a value beside such a word is a credential, rather than a word, a name or a number."""
     digits = any(char.isdigit() for char in value)
     letters = any(char.isalpha() for char in value)
-    others = any(not char.isalnum() for char in value)
+    others = any(not char.isalnum() and char not in "._-/:" for char in value)
     if value.isdigit():
         return strong == "暗証番号" and len(value) <= 8
     if sum(a != b for a, b in pairwise(value)) < 3:

@@ -41,6 +41,7 @@ _AMERICAN = re.compile(rb"(?:1[ .-]?)?\(?[2-9][0-9]{2}\)?[ .-]{0,2}[2-9][0-9]{2}
 _BEGINS = re.compile(rb"\+[1-9(]|(?<![0-9])\(?0[0-9]|(?<![0-9])" + _AMERICAN.pattern)
 """Where in a row of numbers a phone number may begin."""
 _GROUP_BEFORE = re.compile(rb"[0-9] ")  # the last groups of a row, such as an IBAN's, are no number by themselves
+_STATE = re.compile(rb"[A-Z]{2}[, ]{1,3}$")
 _NANP = re.compile(r"1?[2-9]\d\d[2-9]\d{6}$")
 _YEARS = re.compile(r"(?:19|20)\d\d\D(?:19|20)\d\d$")
 _MOBILE = ("070", "080", "090", "073", "074", "075", "077", "078", "079")
@@ -124,14 +125,14 @@ class Phone:
         if not 7 <= len(digits) <= 17 or digits.count(digits[0]) == len(digits):
             return 0.0
         text = data[start:end].decode()
-        if _FORM.match(text) is None:
+        if _FORM.match(text) is None or (text.startswith("+ ") and text[2:].isdigit()):  # … + 13305118750: a sum
             return 0.0
         after = data[end : end + 1]
         if after.isalnum() and not _EXTENSION.match(data, end, end + 16):
             return 0.0
         if first == 43 or text.startswith("(+") or digits.startswith("00"):
             return self._score_international(text, digits)
-        if len(digits) > 13 or _looks_otherwise(text, data, end):
+        if len(digits) > 13 or _looks_otherwise(text, data, start, end):
             return 0.0
         grouped = len(text) > len(digits)
         mobile = len(digits) == 11 and digits.startswith(_MOBILE)
@@ -185,7 +186,7 @@ def _shaped(text: str, digits: str) -> bool:
     return all(len(group) >= 2 for group in groups[1:])
 
 
-def _looks_otherwise(text: str, data: bytes, end: int) -> bool:
+def _looks_otherwise(text: str, data: bytes, start: int, end: int) -> bool:
     """Dates, spans of years, IP addresses, decimals and the like."""
     if _DATE.match(text) or _YEARS.match(text):
         return True
@@ -193,7 +194,9 @@ def _looks_otherwise(text: str, data: bytes, end: int) -> bool:
     separators = set(re.findall(r"[^\d]", text))
     if separators == {"."} and len(groups) == 4 and all(len(g) <= 3 and int(g) <= 255 for g in groups):
         return True
-    if separators == {"."} and len(groups) == 2:
+    if separators == {"."} and (len(groups) == 2 or any(len(g) == 1 for g in groups[1:])):
+        return True
+    if [len(g) for g in groups] == [5, 4] and _STATE.search(data, max(start - 5, 0), start):  # MA 02110-1301
         return True
     if [len(g) for g in groups] == [3, 2, 4] and len(separators) == 1:  # the form of a US social security number
         return True

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 from policies.sensitivity import documents, japan, validators
 from policies.sensitivity.phones import Phone
-from policies.sensitivity.rules import Check, Found, Near, Rule, Shape, valid
+from policies.sensitivity.rules import Found, Near, Rule, Shape, valid
 
 _FILES = frozenset(
     {
@@ -72,7 +72,7 @@ def _url(data: bytes, start: int, end: int) -> Found | None:
 
 
 _CARD_WORDS = re.compile(
-    "(?i:card|credit|debit|visa|maestro|mastercard|amex|payment|カード|クレジット|デビット|karte|carte)".encode()
+    "(?i:card|credit|debit|charge|billing|purchase|visa|maestro|mastercard|amex|payment|カード|クレジット|デビット|karte|carte)".encode()
 )
 _FIRST = r"(?:[2-6][0-9]{3}|1800|8[12][0-9]{2}|9792)"  # what card numbers begin with (validators.card)
 _CARD = (
@@ -133,7 +133,10 @@ def _ssn(data: bytes, start: int, end: int) -> Found | None:
 
 
 _VERSION = re.compile(
-    "(?i:(?:\\bv|\\bver\\.?|version|build|release|rev(?:ision)?|section|chapter|§|バージョン|版)[ :=]{0,2})$".encode()
+    (
+        r"(?i:(?:\bv|\brv|\bver\.?|version|build|release|rev(?:ision)?|section|chapter|§|バージョン|版)"
+        r"[ :=]{0,2})$"
+    ).encode()
 )
 
 
@@ -151,7 +154,14 @@ def _ipv6(data: bytes, start: int, end: int) -> Found | None:
 
 _OCTET = r"[0-9]{1,3}"
 _IPV6 = r"\b(?:[0-9A-Fa-f]{1,4}:){1,7}(?::?[0-9A-Fa-f]{1,4}){1,7}(?:\.[0-9]{1,3}){0,3}\b|\b(?:[0-9A-Fa-f]{1,4}:){1,7}:"
-_mac: Check = valid(validators.mac, 0.85)
+
+
+def _mac(data: bytes, start: int, end: int) -> Found | None:
+    if _part_of_more(data, start, end) or not validators.mac(data[start:end].decode()):
+        return None
+    plain = data[start + 2 : start + 3] == b"-" and data[start:end].replace(b"-", b"").isdigit()  # 17-19-29-44-11-26
+    return None if plain else (start, end, 0.85)
+
 
 RULES: Mapping[str, tuple[Rule, ...]] = {
     "EMAIL_ADDRESS": (Shape("EMAIL_ADDRESS", _EMAIL, _email, probe=rf"{_LOCAL}@[0-9A-Za-z\x{{80}}-\x{{10FFFF}}]"),),

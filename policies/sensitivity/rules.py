@@ -47,7 +47,7 @@ def compiled(pattern: str, **options: Any) -> Any:
     settings.log_errors = False
     for name, value in options.items():
         setattr(settings, name, value)
-    return re2._Regexp(pattern.encode(), settings)
+    return re2.compile(pattern.encode(), settings)
 
 
 def spans(expression: Any, data: bytes, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int]]:

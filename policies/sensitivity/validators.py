@@ -21,7 +21,8 @@ _ISSUERS: tuple[tuple[int, int, frozenset[int], bool], ...] = tuple(
         (34, 34, (15,), True), (37, 37, (15,), True),  # American Express
         (300, 305, (14, 16, 17, 18, 19), True), (3095, 3095, (14, 16), True), (36, 36, (14, 16), True),
         (38, 39, (14, 16), True),  # Diners Club
-        (3528, 3589, (16, 17, 18, 19), True), (1800, 1800, (15,), True), (2131, 2131, (15,), True),  # JCB
+        (3528, 3589, (16, 17, 18, 19), True), (35, 35, (16,), True),
+        (1800, 1800, (15,), True), (2131, 2131, (15,), True),  # JCB
         (6011, 6011, (16, 19), True), (644, 649, (16, 19), True), (65, 65, (16, 19), True),  # Discover, RuPay
         (62, 62, (16, 17, 18, 19), True), (81, 82, (16, 19), False),  # UnionPay, RuPay
         (2200, 2204, (16, 17, 18, 19), True), (60, 60, (16,), True), (9792, 9792, (16,), True),  # Mir, RuPay, Troy
@@ -110,8 +111,8 @@ def ipv4(text: str) -> bool:
 
 
 def ipv6(text: str) -> bool:
-    """An address with a digit in it and a first group that is in use; `::1` and what programs write as `a::b` are
-    none."""
+    """All eight groups, or a first group that is in use; with a digit in it. `::1` and what programs write as `a::b`
+    are none."""
     if text.count(":") < 2 or not any(char.isdigit() for char in text):
         return False
     try:
@@ -120,6 +121,8 @@ def ipv6(text: str) -> bool:
         return False
     if address.ipv4_mapped is not None:
         return ipv4(str(address.ipv4_mapped))
+    if text.count(":") == 7 and "::" not in text:  # all eight groups: nothing else looks like that
+        return True
     first = int(address) >> 112
     return 0x2000 <= first <= 0x3FFF or 0xFC00 <= first <= 0xFDFF or 0xFE80 <= first <= 0xFEBF or first == 0x64
 

@@ -26,6 +26,7 @@ _AROUND = 256
 _escapes = compiled(rf"(?:%[0-9A-Fa-f]{{2}})+|(?:\\{{1,8}}u[0-9A-Fa-f]{{4}})+|{_OTHERS}")
 _runs = compiled(r"[0-9A-Za-z+/_-]{24,}(?:(?:\\n|\r?\n)[0-9A-Za-z+/_-]{4,})*={0,2}")
 _URLSAFE = bytes.maketrans(b"-_", b"+/")
+_TEXTUAL = bytes([9, 10, 13, *range(0x20, 0x7F), *range(0x80, 0xF5)])
 _ENTITIES = {b"&amp;": b"&", b"&quot;": b'"', b"&lt;": b"<", b"&gt;": b">", b"&apos;": b"'"}
 _PLAIN = {b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 
@@ -162,6 +163,8 @@ def decoded(data: bytes) -> View | None:
 def _text(run: bytes) -> bytes | None:
     run = run.replace(b"\\n", b"").translate(_URLSAFE, b"\r\n=")
     for skip in range(4):  # the run may begin with something else, such as a path
+        if len(_base64(run[skip + 8 : skip + 40]).translate(None, _TEXTUAL)) > 1:  # most runs are no text at all
+            continue
         if _readable(_base64(run[skip : skip + 4 * _PROBE // 3])[:-3]):
             return normalise(_base64(run[skip:]).decode(errors="replace")).encode()
     return None

@@ -71,6 +71,9 @@ FOUND = {
 }
 
 NOT_FOUND = [
+    "token_uri=_OAUTH2_TOKEN_ENDPOINT",
+    "TOKEN_URI = \"https://oauth2.example.com/v4/token\"", "secrets: .client_secrets",
+    "ECDSA_Sig_Value = rfc3279.ECDSA_Sig_Value", "cred.Blob = (LPVOID)password;", "token = rfc3279.Value_Of_It",
     "password: required", "password = get_password()", "password: ${DB_PASSWORD}", "password: ********",
     "password=<your password>", "the password is required to be long", "token: 1234567890", "max_tokens: 4096",
     "token = self.tokenizer.next", "api_key = os.environ['API_KEY']", "api_key: YOUR_API_KEY", "secret: null",

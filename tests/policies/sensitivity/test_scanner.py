@@ -7,6 +7,7 @@ import itertools
 import json
 import logging
 import pickle
+import time
 from dataclasses import dataclass
 
 import pytest
@@ -285,6 +286,21 @@ def test_what_a_rule_finds_its_probes_let_through_in_any_mixture(parts):
 @settings(max_examples=300)
 def test_numbers_of_every_grouping_are_let_through(text):
     covered(text.encode())
+
+
+def test_scanning_opens_nothing_and_asks_no_clock(monkeypatch):
+    """What the libraries of check digits and numbering plans read, they have read when the policy is compiled."""
+    import builtins
+    import socket
+
+    def forbidden(*args, **kwargs):
+        raise AssertionError("the scan reached outside")
+
+    monkeypatch.setattr(builtins, "open", forbidden)
+    monkeypatch.setattr(socket, "socket", forbidden)
+    monkeypatch.setattr(time, "time", forbidden)
+    for _, marked in EXAMPLES:
+        assert all(outcome.found is not None for outcome in SCANNER.outcomes([places(marked)[0]]))
 
 
 # --- nothing leaks ------------------------------------------------------------------------------------------------
