@@ -25,13 +25,19 @@ class Keywords(Model):
 
 class Pii(Model):
     """Personal data: e-mail addresses, phone numbers, card numbers, identity numbers and the like, found by pattern and
-    check digit. Names of people have no pattern, so it does not find them."""
+    check digit. Names of people have no pattern, so it does not find them. Plain web addresses are found only where
+    `entities` names URL: a public address is no personal data."""
 
     use: Literal["pii"] = Field(description="the detector", examples=["pii"])
     entities: Items[str] | None = Field(
         default=None,
-        description="only these types. Absent: all that it finds",
+        description="only these types. Absent: all that it finds, but URL",
         examples=[["EMAIL_ADDRESS", "CREDIT_CARD"]],
+    )
+    regions: Items[str] = Field(
+        default=["JP", "US", "GB", "DE"],
+        description="countries (ISO 3166) whose national phone numbers count; international ones always do",
+        examples=[["JP", "FR", "IN"]],
     )
     label: str = Field(description="the level that a finding raises the request to", examples=["confidential"])
 
@@ -43,13 +49,27 @@ class Secrets(Model):
     label: str = Field(description="the level that a finding raises the request to", examples=["restricted"])
 
 
+class Patterns(Model):
+    """Patterns of the organisation's own, such as numbers of parts or customers; found after Unicode normalisation."""
+
+    use: Literal["patterns"] = Field(description="the detector", examples=["patterns"])
+    patterns: Annotated[dict[str, Annotated[str, Field(min_length=1, max_length=2000)]], Field(min_length=1)] = Field(
+        description="type of entity, in capitals: a regular expression (RE2 syntax); a finding spans at most 512 bytes",
+        examples=[{"PART_NUMBER": "\\bPN-[0-9]{6}\\b"}],
+    )
+    label: str = Field(description="the level that a finding raises the request to", examples=["confidential"])
+
+
 def _detector(value: Any) -> str:
     use = value.get("use") if isinstance(value, dict) else getattr(value, "use", None)
     return f"§{use}"
 
 
 DetectorSettings = Annotated[
-    Annotated[Keywords, Tag("§keywords")] | Annotated[Pii, Tag("§pii")] | Annotated[Secrets, Tag("§secrets")],
+    Annotated[Keywords, Tag("§keywords")]
+    | Annotated[Pii, Tag("§pii")]
+    | Annotated[Secrets, Tag("§secrets")]
+    | Annotated[Patterns, Tag("§patterns")],
     Discriminator(_detector),
 ]
 
@@ -80,6 +100,11 @@ class Sensitivity(Model):
         default=[],
         description="what looks into requests, and the level that a finding gives",
         examples=[[{"use": "pii", "label": "confidential"}]],
+    )
+    scan_bytes: Annotated[int, Field(gt=0)] = Field(
+        default=8 * 1024 * 1024,
+        description="most text of one request that the detectors look into; a request with more has the top level",
+        examples=[1048576],
     )
     floors: list[Floor] = Field(
         default=[],
