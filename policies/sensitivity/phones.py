@@ -41,7 +41,7 @@ _AMERICAN = re.compile(rb"(?:1[ .-]?)?\(?[2-9][0-9]{2}\)?[ .-]{0,2}[2-9][0-9]{2}
 _BEGINS = re.compile(rb"\+[1-9(]|(?<![0-9])\(?0[0-9]|(?<![0-9])" + _AMERICAN.pattern)
 """Where in a row of numbers a phone number may begin."""
 _GROUP_BEFORE = re.compile(rb"[0-9] ")  # the last groups of a row, such as an IBAN's, are no number by themselves
-_STATE = re.compile(rb"[A-Z]{2}[, ]{1,3}$")
+_STATE = re.compile(rb"\b[A-Z]{2}[,.]?[\s#*/;]{1,9}$")
 _NANP = re.compile(r"1?[2-9]\d\d[2-9]\d{6}$")
 _YEARS = re.compile(r"(?:19|20)\d\d\D(?:19|20)\d\d$")
 _MOBILE = ("070", "080", "090", "073", "074", "075", "077", "078", "079")
@@ -196,7 +196,7 @@ def _looks_otherwise(text: str, data: bytes, start: int, end: int) -> bool:
         return True
     if separators == {"."} and (len(groups) == 2 or any(len(g) == 1 for g in groups[1:])):
         return True
-    if [len(g) for g in groups] == [5, 4] and _STATE.search(data, max(start - 5, 0), start):  # MA 02110-1301
+    if [len(g) for g in groups] == [5, 4] and _STATE.search(data, max(start - 12, 0), start):  # MA 02110-1301
         return True
     if [len(g) for g in groups] == [3, 2, 4] and len(separators) == 1:  # the form of a US social security number
         return True

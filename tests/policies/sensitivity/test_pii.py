@@ -184,6 +184,7 @@ NOT_FOUND = {
         "2023年12月25日",
         "id_09012345678",
         "Boston, MA 02110-1301, USA",
+        "Fifth Floor, Boston, MA\n#   02110-1301  USA",
         "Mobile CriOS/23.0.886.0 Mobile Safari/6532.23.2",
         "8*r**2 + 13305118750*p**10",
         "DE89 3704 0044 0532 0130 01",
