@@ -18,7 +18,11 @@ class RequestFacts(Model):
     protocol: Literal["openai", "oip"] | None = Field(
         default=None, description="absent: one that serves the model", examples=["openai"]
     )
-    tenant: str = Field(default="anonymous", description="who asks", examples=["acme-dev"])
+    tenant: str = Field(
+        default="anonymous",
+        description="who asks; where there is a Tenants document, one of its tenants",
+        examples=["acme-dev"],
+    )
     route: str | None = Field(
         default=None, description="the path called; absent: the usual one of the task", examples=["/v1/embeddings"]
     )
@@ -51,6 +55,9 @@ class HttpRequest(Model):
 
     path: str = Field(description="the path", examples=["/v1/chat/completions"])
     headers: dict[str, str] = Field(default={}, description="its headers", examples=[{"x-usage": "commercial"}])
+    tenant: str = Field(
+        default="anonymous", description="who sends it: stands for that tenant's key", examples=["acme-dev"]
+    )
     body: dict[str, Any] = Field(
         description="its JSON body", examples=[{"model": "chat", "messages": [{"role": "user", "content": "Hi"}]}]
     )
