@@ -16,12 +16,22 @@ from policies.checks import DEFAULT_RULE, check_clearances, check_fleet, check_n
 from policies.errors import ConfigurationError, Problem
 from policies.match import CompiledMatch, MatchCompiler, all_matches, attribute_test, label_names
 from policies.quotas import Quota, compile_quotas
-from policies.schema import Constraint, Fallback, Fleet, Policy, Rule, Shadow, Slo, Split, Strategy
+from policies.schema import Constraint, Fallback, Fleet, Policy, Rule, Shadow, Slo, Split, Strategy, Tenants
 from policies.scorers import Scorer, compile_objective
 from policies.sensitivity.detectors import build_detectors
 from policies.sensitivity.scanner import Scanner
 from policies.source import Document
 from policies.targets import build_targets
+from policies.tenants import (
+    ANYONE,
+    NOBODY,
+    Tenant,
+    check_floors,
+    check_models,
+    check_tenants,
+    compile_tenants,
+    deciding,
+)
 from policies.types import Rejection, Request, Target
 from policies.validate import validate
 
@@ -85,6 +95,7 @@ class CompiledPolicy:
     headers: frozenset[str]  # names of the request headers that may be matched
     label_names: frozenset[str]  # names of the request labels that are matched
     source: Policy = field(repr=False)
+    tenants: Mapping[str, Tenant] | None = field(repr=False)  # None: no Tenants document, every caller is anonymous
     plans: dict[tuple[str, str, str, str], Plan] = field(repr=False, compare=False)  # memo of `plan`
 
     @property
@@ -97,6 +108,12 @@ class CompiledPolicy:
             return self.levels.index(level)
         except ValueError:
             raise KeyError(level) from None
+
+    def tenant(self, name: str) -> Tenant:
+        """What the tenant of this name is held to. With a Tenants document, a name outside it may do nothing."""
+        if self.tenants is None:
+            return ANYONE
+        return self.tenants.get(name, NOBODY)
 
     def floor(self, request: Request, now: float) -> int:
         """The least label of such a request, whatever is found in it: the default and every floor that matches."""
@@ -134,7 +151,8 @@ class CompiledPolicy:
 def compile_documents(
     documents: Sequence[Document], zones: Zones = utc_only
 ) -> tuple[CompiledPolicy | None, list[Problem]]:
-    """One Fleet and at most one Policy, compiled; None when there is an error. Warnings come back either way.
+    """One Fleet, at most one Policy and at most one Tenants, compiled; None when there is an error. Warnings come back
+    either way.
 
     Without a Policy document the defaults hold: four levels, `internal` by default, clearance always on. `zones`
     knows the time zones that windows of time may name.
@@ -142,6 +160,7 @@ def compile_documents(
     problems: list[Problem] = []
     fleets: list[tuple[Fleet, Document]] = []
     policies: list[tuple[Policy, Document]] = []
+    tenants: list[tuple[Tenants, Document]] = []
     whole = True
     for document in documents:
         checked = validate(document)
@@ -154,8 +173,11 @@ def compile_documents(
         elif isinstance(checked.model, Policy):
             found = check_policy(checked.model, checked.document, zones)
             policies.append((checked.model, checked.document))
+        elif isinstance(checked.model, Tenants):
+            found = check_tenants(checked.model, checked.document)
+            tenants.append((checked.model, checked.document))
         problems += [p for p in found if p.position not in document.faults]
-    for same in (fleets, policies):
+    for same in (fleets, policies, tenants):
         for _, document in same[1:]:
             first = same[0][1]
             where = f"{first.file}:{first.locate(('kind',))[0]}"
@@ -165,9 +187,13 @@ def compile_documents(
         problems += check_clearances(*fleets[0], policy)
         if policies:
             problems += check_names(fleets[0][0], *policies[0])
+        if tenants:
+            problems += check_floors(*tenants[0], policy)
+            problems += check_models(*tenants[0], fleets[0][0])
     if not whole or not fleets or any(p.severity == "error" for p in problems):
         return None, problems
-    return _compile(fleets[0][0], policy, _digest(documents), zones), problems
+    parties = tenants[0][0] if tenants else None
+    return _compile(fleets[0][0], policy, parties, _digest(documents), zones), problems
 
 
 def compile_or_raise(documents: Sequence[Document], zones: Zones = utc_only) -> CompiledPolicy:
@@ -215,7 +241,7 @@ def _shortlist(
     for backend in fleet.backends:
         target = by_backend.get(backend.name)
         if target is None:
-            reason = f"does not serve model {model}"
+            reason = "does not serve this model"  # its name is the caller's text, and this is kept
         elif task not in target.tasks:
             reason = f"serves {model} for {', '.join(target.tasks)}, not for {task}"
         elif wire not in target.protocols:
@@ -228,12 +254,14 @@ def _shortlist(
 
 
 def _digest(documents: Sequence[Document]) -> str:
-    """Names what decides: the same for the same meaning, whatever the comments, order of keys or file names."""
-    plain = sorted(json.dumps(document.data, sort_keys=True) for document in documents)
+    """Names what decides: the same for the same meaning, whatever the comments, order of keys, file names
+    or the tenants' keys."""
+    data = [deciding(document.data) if document.kind == "Tenants" else document.data for document in documents]
+    plain = sorted(json.dumps(one, sort_keys=True) for one in data)
     return hashlib.sha256("\n".join(plain).encode()).hexdigest()[:16]
 
 
-def _compile(fleet: Fleet, policy: Policy, digest: str, zones: Zones) -> CompiledPolicy:
+def _compile(fleet: Fleet, policy: Policy, tenants: Tenants | None, digest: str, zones: Zones) -> CompiledPolicy:
     levels = tuple(policy.sensitivity.levels)
     ranks = {level: rank for rank, level in enumerate(levels)}
     compiler = MatchCompiler(ranks, zones)
@@ -254,6 +282,7 @@ def _compile(fleet: Fleet, policy: Policy, digest: str, zones: Zones) -> Compile
         headers=frozenset(policy.headers),
         label_names=frozenset(name for match in all_matches(policy) for name in label_names(match)),
         source=policy,
+        tenants=None if tenants is None else compile_tenants(tenants, ranks),
         plans={},
     )
 

@@ -24,10 +24,18 @@ def decide(request: Request, snapshot: Snapshot, policy: CompiledPolicy, seed: i
     rule = next(rule for rule in plan.rules if rule.matches.dynamic is None or rule.matches.dynamic(request, now))
     applying = [c for c in plan.constraints if c.matches.dynamic is None or c.matches.dynamic(request, now)]
     quotas = tuple([q for q in plan.quotas if q.matches.dynamic is None or q.matches.dynamic(request, now)])
+    barred = policy.tenant(request.tenant).barred(request)
     masked = rule.transform is not None and request.masked_label is not None
     label = min(request.label, request.masked_label or 0) if masked else request.label
     context = Context(
-        request, label, snapshot, policy.levels, tuple([c.violations for c in applying]), rule.slo, quotas
+        request,
+        label,
+        snapshot,
+        policy.levels,
+        tuple([c.violations for c in applying]),
+        rule.slo,
+        quotas,
+        barred.reason if barred is not None else None,
     )
     rejected = list(plan.rejections)
     kept: list[Candidate] = []
@@ -59,7 +67,7 @@ def decide(request: Request, snapshot: Snapshot, policy: CompiledPolicy, seed: i
         ranked,
         _attempts(ranked, rule.fallback, request.no_fallback),
         tuple(rejected),
-        None if ranked else refusal(request, label, policy, plan.targets, rejected, quotas, now),
+        None if ranked else refusal(request, label, policy, plan.targets, rejected, quotas, now, barred),
         rule.transform if masked else None,
         rule.strategy,
         copied,

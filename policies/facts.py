@@ -22,13 +22,14 @@ def request_from(facts: RequestFacts, policy: CompiledPolicy, now: float) -> Req
     wires = [wire for target in serving if task in target.tasks for wire in target.protocols]
     wire = facts.protocol or (wires[0] if wires else "openai")
     usual = _ROUTES.get(task, "") if wire == "openai" else f"/v2/models/{facts.model}/infer"
+    tenant = policy.tenant(facts.tenant)
     request = Request(
         id=facts.id,
         model=facts.model,
         task=task,
         protocol=wire,
         tenant=facts.tenant,
-        usage=facts.usage,
+        usage=facts.usage or tenant.usage_default,
         tokens_in=facts.tokens_in,
         tokens_out=facts.tokens_out,
         body_bytes=facts.body_bytes,
@@ -42,7 +43,7 @@ def request_from(facts: RequestFacts, policy: CompiledPolicy, now: float) -> Req
         headers={name: value for name, value in facts.headers.items() if name in policy.headers},
         labels=facts.labels,
     )
-    floor = policy.floor(request, now)
+    floor = max(policy.floor(request, now), tenant.floor)
     return request.labelled(
         max(floor, _rank(facts.label, policy, 0)),
         None if facts.masked_label is None else max(floor, _rank(facts.masked_label, policy, 0)),

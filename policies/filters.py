@@ -27,6 +27,7 @@ class Context:
     violations: tuple[Mapping[int, str], ...]  # of each constraint that applies: target index -> why not
     slo: Slo | None
     quotas: tuple[Quota, ...]  # budgets and limits that apply
+    barred: str | None = None  # why the tenant may not make such a request at all
 
 
 class Filter(Protocol):
@@ -34,6 +35,9 @@ class Filter(Protocol):
 
 
 # The first sentence of each is what the reference says of it.
+def tenant(target: Target, context: Context) -> str | None:
+    """The tenant may not use the model, or state this use."""
+    return context.barred
 
 
 def capability(target: Target, context: Context) -> str | None:
@@ -127,6 +131,7 @@ def slo_missed(wanted: Slo, stream: bool, latency_ms: float, ttft_ms: float) -> 
 
 
 FILTERS: tuple[tuple[str, Filter], ...] = (
+    ("tenant", tenant),
     ("capability", capability),
     ("clearance", clearance),
     ("constraint", constraint),
@@ -139,5 +144,5 @@ FILTERS: tuple[tuple[str, Filter], ...] = (
 )
 """Every filter, in the order their reasons are told. All of them run: one removal does not hide another."""
 
-POLICY_FILTERS = frozenset({"capability", "clearance", "constraint", "shadow"})
+POLICY_FILTERS = frozenset({"tenant", "capability", "clearance", "constraint", "shadow"})
 """What the policy decides and waiting or trying again will not change."""

@@ -194,7 +194,7 @@ def _vocabulary(policy: CompiledPolicy) -> Mapping[str, Sequence[str]]:
         "level": policy.levels,
         "filter": [*(name for name, _ in FILTERS), "shadow"],
         "quota": [quota.name for quota in policy.quotas],
-        "refusal": [str(code) for code in RefusalCode] + ["bad_request", "not_found"],
+        "refusal": [str(code) for code in RefusalCode] + ["bad_request", "not_found", "not_permitted"],
     }
 
 

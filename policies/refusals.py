@@ -8,6 +8,7 @@ from policies.calendar import period_end
 from policies.compile import CompiledPolicy
 from policies.filters import POLICY_FILTERS
 from policies.quotas import Quota
+from policies.tenants import Barred
 from policies.types import Refusal, RefusalCode, Rejection, Request, Target
 
 _SHORTLY_S = 1.0
@@ -37,8 +38,12 @@ def refusal(
     rejected: Sequence[Rejection],
     quotas: Sequence[Quota],
     now: float,
+    barred: Barred | None,
 ) -> Refusal:
     """`targets` are the ones that serve the model, `quotas` those that apply."""
+    # That a tenant may not use a model is told only of models that there are: of any other the answer is 404.
+    if barred is not None and (request.model in policy.models or barred.code is RefusalCode.UNAUTHORIZED):
+        return Refusal(*barred)
     if not targets:
         return _not_served(request, policy)
     filters: dict[str, set[str]] = {target.backend: set() for target in targets}
@@ -77,7 +82,7 @@ def _not_served(request: Request, policy: CompiledPolicy) -> Refusal:
         return Refusal(
             RefusalCode.MODEL_NOT_FOUND,
             f"no backend serves model {request.model[:100]!r}",
-            f"models here: {', '.join(policy.models)}",
+            f"models here: {', '.join(filter(policy.tenant(request.tenant).may_use, policy.models))}",
         )
     tasks = sorted({task for target in serving for task in target.tasks})
     return Refusal(

@@ -122,6 +122,9 @@ class Rejection(NamedTuple):
 class RefusalCode(StrEnum):
     MODEL_NOT_FOUND = "model_not_found"
     POLICY_NO_BACKEND = "policy_no_backend"
+    UNAUTHORIZED = "unauthorized"
+    MODEL_NOT_ALLOWED = "model_not_allowed"
+    USAGE_NOT_ALLOWED = "usage_not_allowed"
     OVERLOADED = "overloaded"
     RATE_LIMITED = "rate_limited"
     BUDGET_EXHAUSTED = "budget_exhausted"

@@ -26,11 +26,17 @@ _PATTERNS = {
         "a valid name",
         "use letters, digits, '.', '_' and '-' (at most 63, beginning with a letter or digit)",
     ),
+    "default": ("a usage", "write 1 to 64 letters, digits and ._:/-"),
     "between": ("a window of time", "write two times of day, such as 22:00-06:00"),
     "headers": ("a header's name in lower case", "use a-z, 0-9 and '-'"),
     "env": ("the name of an environment variable", "use letters, digits and '_'"),
 }
 """What a text with a pattern should have been, by its field (of a list, the list's)."""
+_KEYS = {
+    "keys": "must be a list of mappings",
+    "sha256": "must be 64 hex digits in lower case, the SHA-256 of a key",
+}
+_KEYS_HINT = "a key never stands in the file: {sha256: …}, {env: NAME} or {file: PATH}; see `pointsman key new`"
 _PLURAL_SCALAR = ("str", "bool", "float")  # pydantic's names for the members of schema.Scalar
 
 
@@ -138,6 +144,9 @@ def _problem(document: Document, root: type[Model], error: Any) -> Problem:
         hint = did_you_mean(name, _fields_at(root, loc[:-1]))
         return document.problem(path, f"unknown field '{name}'{_inside(path[:-1])}", hint, key=True)
     field = str(next((part for part in reversed(path) if isinstance(part, str)), "the document"))
+    if document.kind == "Tenants" and "keys" in path:  # likewise below: it may be the key itself
+        what = _KEYS.get(field, "must be a name or path, not the key itself")
+        return document.problem(path, f"'{field}' {what}", _KEYS_HINT)
     if "api_key" in path:  # somebody may have written the secret itself: it must not be shown again
         what = "must be a mapping" if field == "api_key" else "must be a name or path, not the secret itself"
         return document.problem(

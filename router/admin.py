@@ -14,21 +14,27 @@ from policies.explain import as_dict, why
 from policies.facts import request_from
 from policies.schema import HttpRequest, RequestFacts
 from router.asgi import ClientGone, Receive, Scope, Send, read_body, respond
-from router.decisionlog.record import Decided
+from router.decisionlog.record import Decided, shown_model
 from router.errors import ApiError, as_api_error, bad_request
+from router.identity import Guardian
 from router.metrics import CONTENT_TYPE
 from router.requests import from_http
 from router.service import Service
+from router.settings import is_loopback
 from router.wire.openai import render_error
 
 _EXPLAIN_HINT = 'send facts such as {"model": …, "label": …}, or path, headers and body'
 _JSON = (("content-type", "application/json"),)
+_OPEN = frozenset({"healthz", "readyz"})
+"""What needs no token: whoever starts and stops the router must see whether it lives."""
 _PATHS = "GET /metrics, /healthz, /readyz, /policy, /decisions, /decisions/<id>; POST /explain, /reload"
 
 
 class AdminApp:
     def __init__(self, service: Service) -> None:
         self.service = service
+        self._guardian = Guardian(service.settings.admin_tokens)
+        self._open = _OPEN | ({"metrics"} if is_loopback(service.settings.admin_host) else frozenset())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -36,6 +42,8 @@ class AdminApp:
         if scope["method"] == "HEAD":
             scope = {**scope, "method": "GET"}  # the server leaves the body out
         try:
+            if scope["path"].strip("/") not in self._open:
+                self._guardian.check(scope["headers"])
             if scope["path"] == "/metrics" and scope["method"] == "GET":
                 await respond(send, 200, self.service.metrics.render(), (("content-type", CONTENT_TYPE),))
                 return
@@ -75,17 +83,23 @@ class AdminApp:
 
     def _shown(self, decided: Decided) -> dict[str, Any]:
         request, levels = decided.request, decided.policy.levels
+        model = shown_model(request, decided.policy)
+        decision = as_dict(decided.decision, decided.policy)
+        if model != request.model and decision["refusal"]:
+            decision["refusal"]["message"] = "no backend serves the model"  # what the caller is told repeats its name
+        before = decided.label.declassified_from
         return {
             "id": decided.id,
-            "model": request.model,
+            "model": model,
             "task": request.task,
             "tenant": request.tenant,
             "stream": request.stream,
             "tokens_in": request.tokens_in,
             "raised_by": [{"by": source, "label": levels[rank]} for source, rank in decided.label.raised_by],
             "entities": dict(decided.label.entities),
+            "declassified_from": None if before is None else levels[before],
             "why": why(decided.decision),
-            **as_dict(decided.decision, decided.policy),
+            **decision,
         }
 
     def _explain(self, body: bytes) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import msgspec
 from backends.calls import Call, Usage
 from backends.errors import BackendError
 from policies.compile import CompiledPolicy
+from policies.tenants import ANYONE, Tenant
 from policies.types import RefusalCode
 from router.asgi import (
     ClientGone,
@@ -26,7 +27,7 @@ from router.asgi import (
     respond,
     send_chunk,
 )
-from router.decisionlog.record import Decided, Outcome
+from router.decisionlog.record import Decided, Outcome, trace
 from router.errors import ApiError, as_api_error
 from router.execute import Result
 from router.hints import NO_HINTS, Hints, parse_hints
@@ -41,6 +42,11 @@ JSON = ("content-type", "application/json")
 _OUTCOMES: dict[str, str] = {
     RefusalCode.MODEL_NOT_FOUND: "not_found",
     RefusalCode.POLICY_NO_BACKEND: "refused",
+    RefusalCode.MODEL_NOT_ALLOWED: "refused",
+    RefusalCode.USAGE_NOT_ALLOWED: "refused",
+    "not_permitted": "refused",
+    RefusalCode.UNAUTHORIZED: "unauthorized",
+    "identity_unavailable": "unavailable",
     RefusalCode.OVERLOADED: "overloaded",
     RefusalCode.BACKENDS_UNAVAILABLE: "unavailable",
     RefusalCode.DEADLINE_EXCEEDED: "deadline",
@@ -62,6 +68,7 @@ class Exchange:
 
     live: Live  # the configuration that it goes by, from its first byte to its last
     arrived: float
+    tenant: Tenant = ANYONE
     parsed: Parsed | None = None
     hints: Hints = NO_HINTS
     decided: Decided | None = None
@@ -84,7 +91,15 @@ class DataApp:
         elif path.startswith("/v2"):
             await self._v2(scope, receive, send, path, method)
         else:
-            await self._plain(send, path, method)
+            await self._plain(scope, send, path, method)
+
+    async def _tenant(self, live: Live, scope: Scope) -> Tenant:
+        try:
+            return await live.identity.tenant(scope["headers"])
+        except ApiError as error:
+            reason = {"bad_request": "malformed", "identity_unavailable": "unavailable"}.get(error.code, "")
+            self.service.metrics.unauthorized.labels(reason or getattr(error, "reason", "")).inc()
+            raise
 
     # --- inference ----------------------------------------------------------------------------------------------
 
@@ -144,12 +159,13 @@ class DataApp:
         if method != "POST":
             raise _not_allowed("POST")
         service, live = self.service, exchange.live
+        exchange.tenant = await self._tenant(live, scope)  # before the body: a stranger's is not even read
         fields: dict[bytes, bytes] = dict(scope["headers"])
         _check_content_type(fields.get(b"content-type", b""), scope["path"])
         body = await read_body(receive, fields.get(b"content-length"), service.settings.max_body_bytes)
         parsed = exchange.parsed = parse(live.policy, fields, body)
         hints = exchange.hints = parse_hints(scope["headers"], live.policy)
-        decided = exchange.decided = service.decide(live, parsed, hints, len(body))
+        decided = exchange.decided = service.decide(live, parsed, hints, len(body), exchange.tenant.name)
         request = decided.request
         if decided.decision.refusal is not None:
             raise ApiError.from_refusal(decided.decision.refusal, decided.decision.notices)
@@ -209,6 +225,8 @@ class DataApp:
                 ("x-pointsman-rule", decision.rule),
                 ("x-pointsman-label", exchange.live.policy.levels[decision.label]),
             ]
+            if exchange.hints.trace:
+                headers.append(("x-pointsman-trace", trace(exchange.decided)))
             headers += [("x-pointsman-notice", quote(notice, safe=_PLAIN)) for notice in decision.notices]
         if exchange.result is not None:
             target = exchange.result.candidate.target
@@ -254,32 +272,43 @@ class DataApp:
             )  # fmt: skip
             return
 
+        live = service.live
+
         async def answer() -> tuple[int, Any]:
-            if model is not None and model[1] == "ready":
-                ready = service.model_ready(model[0])
-                return (200 if ready else 503), {"name": model[0], "ready": ready}
-            if model is not None:
-                metadata = await service.live.metadata(model[0])
-                if metadata is None:
-                    raise ApiError(RefusalCode.MODEL_NOT_FOUND, "no backend serves a tensor model of this name")
-                return 200, oip.render_metadata(model[0], metadata)
             if path == "/v2/health/live":
                 return 200, {"live": True}
             if path == "/v2/health/ready":
                 ready = bool(service.readiness()["ready"])
                 return (200 if ready else 503), {"ready": ready}
+            tenant = await self._tenant(live, scope)
+            if model is not None and not tenant.may_use(model[0]):
+                raise ApiError(RefusalCode.MODEL_NOT_FOUND, "no backend serves a tensor model of this name")
+            if model is not None and model[1] == "ready":
+                ready = service.model_ready(model[0])
+                return (200 if ready else 503), {"name": model[0], "ready": ready}
+            if model is not None:
+                metadata = await live.metadata(model[0])
+                if metadata is None:
+                    raise ApiError(RefusalCode.MODEL_NOT_FOUND, "no backend serves a tensor model of this name")
+                return 200, oip.render_metadata(model[0], metadata)
             if path in ("/v2", "/v2/"):
                 return 200, oip.SERVER
             raise _no_such_path()
 
         await self._get(send, method, oip.render_error, answer)
 
-    async def _plain(self, send: Send, path: str, method: str) -> None:
+    async def _plain(self, scope: Scope, send: Send, path: str, method: str) -> None:
+        live = self.service.live
+
+        async def models() -> list[dict[str, Any]]:
+            tenant = await self._tenant(live, scope)
+            return [model for model in openai.models(live.policy) if tenant.may_use(model["id"])]
+
         async def answer() -> tuple[int, Any]:
             if path == "/v1/models":
-                return 200, {"object": "list", "data": openai.models(self.service.policy)}
+                return 200, {"object": "list", "data": await models()}
             if path.startswith("/v1/models/"):
-                for model in openai.models(self.service.policy):
+                for model in await models():
                     if model["id"] == path.removeprefix("/v1/models/"):
                         return 200, model
                 raise ApiError(RefusalCode.MODEL_NOT_FOUND, "no backend serves a model of this name")
@@ -287,6 +316,8 @@ class DataApp:
                 return 200, {"status": "alive"}
             if path == "/readyz":
                 readiness = self.service.readiness()
+                if live.policy.tenants is not None:  # which backends there are is not for everybody
+                    readiness = {"ready": readiness["ready"]}
                 return (200 if readiness["ready"] else 503), readiness
             raise _no_such_path()
 

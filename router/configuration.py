@@ -9,9 +9,10 @@ from zoneinfo import ZoneInfo
 
 from policies.compile import CompiledPolicy, compile_documents
 from policies.errors import ConfigurationError, Problem
-from policies.schema import Backend, Fleet, SecretReference
+from policies.schema import Backend, Fleet, SecretReference, Tenants
 from policies.source import Document, parse
 from policies.validate import validate
+from router.credentials import Credentials, read_credentials
 
 Stamp = tuple[str, int, int]
 """A file's name, size and time of change: another stamp, another content."""
@@ -34,6 +35,7 @@ class Configuration:
     warnings: tuple[Problem, ...] = ()
     artefacts: Mapping[str, tuple[Stamp, ...]] = field(default_factory=dict, repr=False)  # backend -> of its files
     candidate: CompiledPolicy | None = field(default=None, repr=False)  # decides beside the policy; nothing is sent
+    credentials: Credentials | None = field(default=None, repr=False)  # None: no Tenants document
     files: frozenset[Path] = frozenset()  # everything it was read from
 
     def same_as(self, other: Configuration) -> bool:
@@ -43,6 +45,7 @@ class Configuration:
             (self.policy.digest, self.folder, digests[0]) == (other.policy.digest, other.folder, digests[1])
             and self.api_keys == other.api_keys
             and self.artefacts == other.artefacts
+            and self.credentials == other.credentials
         )
 
 
@@ -134,11 +137,13 @@ def load(paths: Iterable[Path], env: Mapping[str, str]) -> Configuration:
                 problems.append(document.problem(("backends", i, "api_key"), reason))
             else:
                 api_keys[backend.name] = secret
+    credentials, wrong = _credentials(documents, env, seen)
+    problems += wrong
     errors = [p for p in problems if p.severity == "error"]
     if errors or policy is None:
         raise ConfigurationError(errors)
     warnings = tuple(p for p in problems if p.severity != "error")
-    return Configuration(policy, folder, api_keys, warnings, artefacts, None, frozenset(seen))
+    return Configuration(policy, folder, api_keys, warnings, artefacts, None, credentials, frozenset(seen))
 
 
 def _fleet(documents: Iterable[Document]) -> tuple[Fleet, Document] | None:
@@ -147,6 +152,18 @@ def _fleet(documents: Iterable[Document]) -> tuple[Fleet, Document] | None:
         if isinstance(checked.model, Fleet):
             return checked.model, checked.document
     return None
+
+
+def _credentials(
+    documents: Iterable[Document], env: Mapping[str, str], seen: set[Path]
+) -> tuple[Credentials | None, list[Problem]]:
+    for document in documents:
+        if document.kind == "Tenants":
+            checked = validate(document)
+            if isinstance(checked.model, Tenants):
+                folder = Path(document.file).absolute().parent
+                return read_credentials(checked.model, checked.document, folder, env, seen)
+    return None, []
 
 
 def missing_files(fleet: Fleet, document: Document, folder: Path) -> Iterator[Problem]:

@@ -1,4 +1,6 @@
-"""What callers say about a request in its headers. A hint can tighten, never loosen; a doubtful one is refused."""
+"""What callers say about a request in its headers. A hint can tighten, never loosen; a doubtful one is refused.
+
+The one exception is x-declassify, which only counts for a tenant that may (`policies/sensitivity/labels.py`)."""
 
 from __future__ import annotations
 
@@ -14,13 +16,15 @@ from router.errors import bad_request
 _NAMES = frozenset(
     (
         b"x-data-sensitivity", b"x-usage", b"x-slo-latency-ms", b"x-slo-ttft-ms", b"x-request-id", b"x-no-fallback",
-        b"x-session-id", b"x-caller-region", b"x-request-labels",
+        b"x-session-id", b"x-caller-region", b"x-request-labels", b"x-declassify", b"x-declassify-reason",
+        b"x-pointsman-trace",
     )
 )  # fmt: skip
 _WORD = re.compile(r"[A-Za-z0-9._:/-]{1,64}\Z")
 _ID = re.compile(r"[\x21-\x7e]{1,128}\Z")
 _LABEL = re.compile(r"[A-Za-z0-9._/-]{1,64}=[A-Za-z0-9._:/-]{0,128}\Z")
 _MAX_LABELS = 16
+_REASON = re.compile(r"[\x20-\x7e]{1,200}\Z")
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -36,6 +40,8 @@ class Hints:
     caller_region: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)  # those that the policy may ask for
     labels: Mapping[str, str] = field(default_factory=dict)
+    declassify: int | None = None  # asked for; whether the tenant may is not known here
+    trace: bool = False
 
 
 NO_HINTS = Hints()
@@ -55,7 +61,7 @@ def parse_hints(headers: Iterable[tuple[bytes, bytes]], policy: CompiledPolicy) 
     if not given and not allowed:
         return NO_HINTS
     return Hints(
-        _label(given.get("x-data-sensitivity"), policy),
+        _level(given, "x-data-sensitivity", policy),
         _matching(given, "x-usage", _WORD, "1 to 64 letters, digits and ._:/-"),
         _milliseconds(given, "x-slo-latency-ms"),
         _milliseconds(given, "x-slo-ttft-ms"),
@@ -65,20 +71,34 @@ def parse_hints(headers: Iterable[tuple[bytes, bytes]], policy: CompiledPolicy) 
         _matching(given, "x-caller-region", _WORD, "1 to 64 letters, digits and ._:/-"),
         allowed,
         _labels(given),
+        _declassify(given, policy),
+        _boolean(given, "x-pointsman-trace"),
     )
 
 
-def _label(value: str | None, policy: CompiledPolicy) -> int | None:
+def _level(given: dict[str, str], name: str, policy: CompiledPolicy) -> int | None:
+    value = given.get(name)
     if value is None:
         return None
     try:
         return policy.rank(value)
     except KeyError:
         raise bad_request(
-            "x-data-sensitivity names no sensitivity level of the policy",
+            f"{name} names no sensitivity level of the policy",
             did_you_mean(value, policy.levels),
-            param="x-data-sensitivity",
+            param=name,
         ) from None
+
+
+def _declassify(given: dict[str, str], policy: CompiledPolicy) -> int | None:
+    """The reason must be there and is not kept: it is free text, and could quote what it is about."""
+    level, reason = _level(given, "x-declassify", policy), given.get("x-declassify-reason")
+    if level is None and reason is not None:
+        raise bad_request("x-declassify-reason stands without x-declassify", param="x-declassify")
+    if level is not None and (reason is None or not _REASON.match(reason)):
+        what = "send with it why: 1 to 200 printable ASCII characters"
+        raise bad_request("x-declassify needs x-declassify-reason", what, param="x-declassify-reason")
+    return level
 
 
 def _matching(given: dict[str, str], name: str, pattern: re.Pattern[str], what: str) -> str:

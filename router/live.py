@@ -21,6 +21,7 @@ from router.configuration import Configuration
 from router.execute import Executor
 from router.guard import GuardedBackend
 from router.health import Event, unavailable
+from router.identity import Identity
 from router.ledger import Ledger
 from router.metrics import Metrics
 from router.state import FleetState
@@ -50,6 +51,8 @@ class Live:
         kept = _unchanged(configuration, previous.configuration) if previous is not None else frozenset()
         self.state: FleetState = FleetState(policy, previous.state if previous is not None else None, kept)
         self.ledger: Ledger = Ledger(policy, previous.ledger if previous is not None else None)
+        before = previous.identity if previous is not None else None
+        self.identity: Identity = Identity(configuration.credentials, policy, before)
         self._inner: dict[str, Backend] = {}
         self._new: list[str] = []
         for spec in policy.fleet.backends:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -19,9 +19,10 @@ class ConfigurationLoader:
     """Reads one configuration, as often as it is called. Holds no state, so it can be called in any thread."""
 
     paths: tuple[Path, ...]
-    env: Mapping[str, str]
+    env: Mapping[str, str] = field(repr=False)  # may hold keys
     run_tests: bool = True
     candidate: Path | None = None  # a policy to decide beside the live one, for the same fleet
+    reachable_at: str = ""  # the address beyond this machine that it will be served on: then there must be tenants
 
     def __call__(self) -> Configuration:
         """Raises ConfigurationError with every reason why it must not go live."""
@@ -29,10 +30,22 @@ class ConfigurationLoader:
         tests = frozenset(self._tests()) if self.run_tests else frozenset()
         problems = [problem for path in sorted(tests) for problem in self._failures(path, configuration.policy)]
         candidate, more, seen = self._candidate()
-        problems += more
+        problems += [*more, *self._unprotected(configuration)]
         if problems:
             raise ConfigurationError(problems)
         return replace(configuration, candidate=candidate, files=configuration.files | tests | seen)
+
+    def _unprotected(self, configuration: Configuration) -> Iterator[Problem]:
+        """A router that others can reach must know who they are, after every reload as well."""
+        if self.reachable_at and configuration.policy.tenants is None:
+            yield Problem(
+                ", ".join(map(str, self.paths)),
+                0,
+                0,
+                f"no document of kind Tenants, and the router listens on {self.reachable_at}: whoever reaches it could "
+                "use it",
+                "add tenants with keys (see `pointsman key new`), listen on 127.0.0.1, or say --allow-anonymous",
+            )
 
     def stamps(self, configuration: Configuration) -> frozenset[Stamp]:
         """Of every file that a configuration came from, and of those that would now be read: these change when
@@ -69,8 +82,8 @@ class ConfigurationLoader:
         problems: list[Problem] = []
         for path in (*yaml_files(self.paths), self.candidate):
             found, wrong = read(path, self.env, seen)
-            wanted = "Policy" if path == self.candidate else "Fleet"
-            documents += [document for document in found if document.kind == wanted]
+            wanted = ("Policy",) if path == self.candidate else ("Fleet", "Tenants")
+            documents += [document for document in found if document.kind in wanted]
             problems += wrong if path == self.candidate else []
         compiled, wrong = compile_documents(documents, ZoneInfo)
         problems += [problem for problem in wrong if problem.severity == "error"]

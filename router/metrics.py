@@ -48,6 +48,18 @@ class Metrics:
             registry=registry,
         )
         self.labels = Counter("pointsman_labels", "Requests by sensitivity label", ["label"], registry=registry)
+        self.declassified = Counter(
+            "pointsman_declassified",
+            "Requests whose label an authorised tenant lowered",
+            ["tenant", "from_label", "to_label"],
+            registry=registry,
+        )
+        self.unauthorized = Counter(
+            "pointsman_unauthorized",
+            "Requests refused for want of a good key or token",
+            ["reason"],
+            registry=registry,
+        )
         self.decision_seconds = Histogram(
             "pointsman_decision_seconds",
             "Time to label a request and decide where it goes",

@@ -6,7 +6,8 @@ import msgspec
 
 from policies.compile import CompiledPolicy
 from policies.schema import HttpRequest
-from policies.sensitivity.labels import Label, label
+from policies.sensitivity.labels import Label, declassified, label
+from policies.tenants import ANONYMOUS, Tenant
 from policies.types import Request
 from router.errors import ApiError
 from router.hints import Hints, parse_hints
@@ -15,15 +16,26 @@ from router.wire.parsed import Parsed
 
 
 def build_request(
-    parsed: Parsed, hints: Hints, policy: CompiledPolicy, body_bytes: int, decision_id: str, now: float
+    parsed: Parsed,
+    hints: Hints,
+    policy: CompiledPolicy,
+    body_bytes: int,
+    decision_id: str,
+    now: float,
+    tenant_name: str = ANONYMOUS,
 ) -> tuple[Request, Label]:
-    """The request with its label. Its id is the caller's where the caller gave one; `now` is seconds since 1970."""
+    """The request with its label. Its id is the caller's where the caller gave one; `now` is seconds since 1970.
+
+    Raises ApiError 403 where the headers ask for what the tenant may not do."""
+    tenant = policy.tenant(tenant_name)
+    _check_permitted(tenant, hints)
     request = Request(
         id=hints.request_id or decision_id,
         model=parsed.model,
         task=parsed.task,
         protocol=parsed.wire,
-        usage=hints.usage,
+        tenant=tenant_name,
+        usage=hints.usage or tenant.usage_default,
         tokens_in=parsed.tokens_in,
         tokens_out=parsed.tokens_out,
         body_bytes=body_bytes,
@@ -39,8 +51,33 @@ def build_request(
     texts = parsed.texts() if policy.detectors else ()
     if texts and hints.request_id:
         texts = [*texts, hints.request_id]  # it goes to the backend too
-    found = label(policy.floor(request, now), len(policy.levels) - 1, policy.detectors, texts, header=hints.label)
+    found = label(
+        policy.floor(request, now),
+        len(policy.levels) - 1,
+        policy.detectors,
+        texts,
+        header=hints.label,
+        tenant=None if policy.tenants is None else tenant.floor,
+    )
+    if hints.declassify is not None:
+        found = declassified(found, hints.declassify)
     return request.labelled(found.rank, None, frozenset(found.entities)), found
+
+
+def _check_permitted(tenant: Tenant, hints: Hints) -> None:
+    if not tenant.known:
+        return  # the decision refuses that, and says why
+    for asked, may, header, right in (
+        (hints.declassify is not None, tenant.may_declassify, "x-declassify", "may_declassify"),
+        (hints.trace, tenant.may_debug, "x-pointsman-trace", "may_debug"),
+    ):
+        if asked and not may:
+            raise ApiError(
+                "not_permitted",
+                f"tenant {tenant.name} may not send {header}",
+                f"leave it out, or ask who keeps the tenants for `{right}`",
+                param=header,
+            )
 
 
 def from_http(http: HttpRequest, policy: CompiledPolicy, limit: int, now: float) -> Request:
@@ -54,4 +91,5 @@ def from_http(http: HttpRequest, policy: CompiledPolicy, limit: int, now: float)
         parsed = oip.parse(model[0], headers, body, policy, limit)
     else:
         raise ApiError("not_found", f"no inference path '{http.path[:100]}'", f"try {', '.join(openai.TASKS)}")
-    return build_request(parsed, parse_hints(headers.items(), policy), policy, len(body), "explain", now)[0]
+    hints = parse_hints(headers.items(), policy)
+    return build_request(parsed, hints, policy, len(body), "explain", now, http.tenant)[0]

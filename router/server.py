@@ -94,7 +94,7 @@ class Listeners:
         settings = self._service.settings
         while True:
             try:
-                sock = bind(settings.host, settings.admin_port)
+                sock = bind(settings.admin_host, settings.admin_port)
             except PortInUse:
                 await asyncio.sleep(2)
                 continue

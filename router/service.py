@@ -19,6 +19,7 @@ from policies.decide import decide
 from policies.errors import ConfigurationError
 from policies.estimate import cost_usd
 from policies.pickers import drawn
+from policies.tenants import ANONYMOUS
 from policies.types import Request
 from router.configuration import Configuration
 from router.decisionlog.record import Decided, Outcome, as_record, compact
@@ -106,18 +107,21 @@ class Service:
 
     # --- one request ------------------------------------------------------------------------------------------------
 
-    def decide(self, live: Live, parsed: Parsed, hints: Hints, body_bytes: int) -> Decided:
-        """Label the call and decide where it goes."""
+    def decide(self, live: Live, parsed: Parsed, hints: Hints, body_bytes: int, tenant: str = ANONYMOUS) -> Decided:
+        """Label the call of a tenant and decide where it goes. Raises ApiError 403 where it asks for too much."""
         begin, wall = time.perf_counter(), time.time()
         policy = live.policy
         decision_id = secrets.token_hex(16)
-        request, found = build_request(parsed, hints, policy, body_bytes, decision_id, wall)
+        request, found = build_request(parsed, hints, policy, body_bytes, decision_id, wall, tenant)
         snapshot = live.state.snapshot(time.monotonic(), wall, live.ledger.spent(request, policy, wall))
         decision = decide(request, snapshot, policy, self.settings.seed)
         if decision.refusal is None and decision.quotas:
             live.ledger.admit(decision, request, wall)
         self.metrics.decision_seconds.observe(time.perf_counter() - begin)
         self.metrics.labels.labels(policy.levels[found.rank]).inc()
+        if found.declassified_from is not None:
+            levels = policy.levels[found.declassified_from], policy.levels[found.rank]
+            self.metrics.declassified.labels(tenant, *levels).inc()
         for rejection in decision.rejected:
             if rejection.filter != "capability":  # a backend that serves other models was never a candidate
                 self.metrics.rejections.labels(rejection.backend, rejection.filter).inc()
@@ -162,8 +166,9 @@ class Service:
         candidate = live.configuration.candidate
         assert candidate is not None
         try:
+            was = decided.request
             request, _ = build_request(
-                parsed, hints, candidate, decided.request.body_bytes, decided.id, decided.snapshot.now
+                parsed, hints, candidate, was.body_bytes, decided.id, decided.snapshot.now, was.tenant
             )
             decision = decide(request, replace(decided.snapshot, spent={}), candidate, self.settings.seed)
         except Exception as error:  # a candidate's fault must not be a request's

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import ipaddress
+from dataclasses import dataclass, field
 
 from router.decisionlog.writer import LogSettings
 
@@ -11,7 +12,9 @@ from router.decisionlog.writer import LogSettings
 class Settings:
     host: str = "127.0.0.1"
     port: int = 8000
+    admin_host: str = "127.0.0.1"
     admin_port: int = 8001
+    admin_tokens: tuple[bytes, ...] = field(default=(), repr=False)  # SHA-256 digests; none: the admin port is open
     max_body_bytes: int = 32 * 1024 * 1024
     default_deadline_s: float = 60.0  # for requests that give none; until the first byte of a stream
     probe_interval_s: float = 5.0
@@ -20,3 +23,11 @@ class Settings:
     watch_interval_s: float = 1.0  # how often to look whether the configuration's files have changed; 0: never
     decision_log: LogSettings | None = None
     candidate_sample: float = 0.1  # share of the decisions that a candidate policy makes otherwise, to be logged
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens there."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

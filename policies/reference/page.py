@@ -16,6 +16,7 @@ from policies.schema import (
     Policy,
     PolicyTest,
     RateLimit,
+    Tenants,
 )
 from policies.schema.fields import Field, fields, reachable
 
@@ -34,6 +35,7 @@ CHAPTERS = (
     Chapter("Conditions", prose.CONDITIONS, (Match, AttributeTest)),
     Chapter("Budgets and limits", prose.QUOTAS, (Budget, RateLimit)),
     Chapter("Fleet", prose.FLEET, (Fleet,)),
+    Chapter("Tenants", prose.TENANTS, (Tenants,)),
     Chapter("Tests", prose.TESTS, (PolicyTest,)),
     Chapter("Variables", prose.VARIABLES),
     Chapter("Includes", prose.INCLUDES),

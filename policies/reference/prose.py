@@ -117,6 +117,11 @@ The backends. What is stated here is what constraints can ask for, and what cost
 references, never values.
 """
 
+TENANTS = """
+The document says who may ask. It may stand in a file of its own beside the fleet and the policy, and there is one at
+most. Without it every caller is the tenant `anonymous`, and the router listens on this machine only. What it says of
+labels, models and usages decides, so it is part of the policy's digest; its keys are not.
+"""
 TESTS = """
 `pointsman test` decides each request by the code that serves, in the situation that is given, and compares the decision
 with what is expected. `--coverage` lists what no case exercises.

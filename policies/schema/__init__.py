@@ -1,4 +1,5 @@
-"""The YAML that people write, version `pointsman/v1`: Fleet (the backends), Policy (who goes where), PolicyTest.
+"""The YAML that people write, version `pointsman/v1`: Fleet (the backends), Policy (who goes where), Tenants (who may
+ask), PolicyTest.
 
 These models are the single source: validation, the JSON Schema and the reference are derived from them. They are
 frozen; the router and the backends read their settings from them directly. Units stand in the names: `_ms`, `_s`,
@@ -43,8 +44,14 @@ from policies.schema.policy import (
 )
 from policies.schema.policytest import Case, Expect, Given, PolicyTest
 from policies.schema.requests import HttpRequest, RequestFacts
+from policies.schema.tenants import Jwt, Key, Tenant, Tenants
 
-DOCUMENTS: dict[str, type[Model]] = {"Fleet": Fleet, "Policy": Policy, "PolicyTest": PolicyTest}
+DOCUMENTS: dict[str, type[Model]] = {
+    "Fleet": Fleet,
+    "Policy": Policy,
+    "Tenants": Tenants,
+    "PolicyTest": PolicyTest,
+}
 """Every kind of document, by the value of its `kind`."""
 
 __all__ = [
@@ -67,6 +74,8 @@ __all__ = [
     "Floor",
     "Given",
     "HttpRequest",
+    "Jwt",
+    "Key",
     "Keywords",
     "LabelRange",
     "LatencyTerm",
@@ -91,6 +100,8 @@ __all__ = [
     "Slo",
     "Split",
     "Strategy",
+    "Tenant",
+    "Tenants",
     "TextCondition",
     "TimeWindow",
     "Tls",

@@ -24,7 +24,11 @@ class RequestFacts(Model):
         description="the API that is called. Absent: one over which the model is served",
         examples=["openai"],
     )
-    tenant: str = Field(default="anonymous", description="who asks", examples=["acme-dev"])
+    tenant: str = Field(
+        default="anonymous",
+        description="who asks; where there is a Tenants document, one of its tenants",
+        examples=["acme-dev"],
+    )
     route: str | None = Field(
         default=None,
         description="the path that is called. Absent: the usual one of the task",
@@ -67,6 +71,9 @@ class HttpRequest(Model):
 
     path: str = Field(description="the path that is called", examples=["/v1/chat/completions"])
     headers: dict[str, str] = Field(default={}, description="its headers", examples=[{"x-usage": "commercial"}])
+    tenant: str = Field(
+        default="anonymous", description="who sends it: stands for that tenant's key", examples=["acme-dev"]
+    )
     body: dict[str, Any] = Field(
         description="its JSON body", examples=[{"model": "chat", "messages": [{"role": "user", "content": "Hi"}]}]
     )

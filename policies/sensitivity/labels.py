@@ -10,11 +10,14 @@ from policies.sensitivity.scanner import Detector, Scanner
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A sensitivity label with its provenance: what raised it, and to which rank. No text, only types."""
+    """A sensitivity label with its provenance: what raised it, and to which rank. No text, only types.
+
+    `declassified_from` is the rank that it had before an authorised tenant lowered it; None where nobody did."""
 
     rank: int
     raised_by: tuple[tuple[str, int], ...]
     entities: Mapping[str, int]
+    declassified_from: int | None = None
 
 
 def label(
@@ -24,8 +27,9 @@ def label(
     texts: Sequence[str] | None,
     *,
     header: int | None = None,
+    tenant: int | None = None,
 ) -> Label:
-    """max(the policy's floor for the request, caller's header, detectors).
+    """max(the policy's floor for the request, the tenant's floor, caller's header, detectors).
 
     `texts` is everything in the request that can carry text, or None when it could not be read. A detector
     that fails, a scan that ran out of bounds, and text that could not be read, raise the label to `top`.
@@ -34,6 +38,8 @@ def label(
     entities: dict[str, int] = {}
     if header is not None:
         raised.append(("header", header))
+    if tenant is not None:
+        raised.append(("tenant", tenant))
     if detectors and texts is None:
         raised.append(("unreadable", top))
     if detectors and texts is not None:
@@ -47,3 +53,19 @@ def label(
                 raised.append((f"{outcome.name}:{entity}", outcome.label))
     rank = max(rank for _, rank in raised)
     return Label(rank, tuple(raised), entities)
+
+
+def declassified(found: Label, level: int) -> Label:
+    """The label lowered to `level` by an authorised tenant, as far as that goes: it undoes what detectors have found.
+    Floors, the caller's header, and doubts (a detector that failed, text that could not be read) hold all the same.
+    """
+    firm = max(rank for source, rank in found.raised_by if not _is_finding(source, found))
+    lowered = max(firm, level)
+    if lowered >= found.rank:
+        return found
+    return Label(lowered, (*found.raised_by, ("declassified", lowered)), found.entities, found.rank)
+
+
+def _is_finding(source: str, found: Label) -> bool:
+    detector, _, entity = source.rpartition(":")
+    return bool(detector) and entity != "failed" and entity in found.entities

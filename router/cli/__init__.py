@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"pointsman {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_serve, _check, _explain, _test, _diff, _scan, _log, _schema):
+    for add in (_serve, _check, _explain, _test, _diff, _scan, _log, _key, _schema):
         add(commands)
     arguments = parser.parse_args(argv)
     try:
@@ -46,6 +46,15 @@ def _serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser.add_argument("--engine", choices=("ray", "local"), default="ray", help="what runs the router (default: ray)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=_port, default=8000, help="data API (default: 8000)")
+    parser.add_argument(
+        "--allow-anonymous", action="store_true", help="listen beyond this machine without a Tenants document"
+    )
+    parser.add_argument("--admin-host", default="127.0.0.1", help="address of the admin API (default: 127.0.0.1)")
+    tokens = parser.add_mutually_exclusive_group()
+    tokens.add_argument(
+        "--admin-token-env", metavar="NAME", help="variable that holds the admin API's tokens, one a line"
+    )
+    tokens.add_argument("--admin-token-file", metavar="FILE", help="file that holds them")
     parser.add_argument("--admin-port", type=_port, default=8001, help="admin API (default: 8001)")
     parser.add_argument(
         "--max-body", type=_size, default="32MiB", metavar="SIZE", help="largest request body (default: 32MiB)"
@@ -158,6 +167,25 @@ def _run_log(arguments: argparse.Namespace) -> int:
     return run(arguments)
 
 
+def _key(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("key", help="make a key for a tenant")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    new = actions.add_parser(
+        "new",
+        help="make a key",
+        description="Print a new random key, this once, and the line for the Tenants document that makes it valid.",
+    )
+    new.add_argument("--tenant", metavar="NAME", help="whose key it is")
+    new.add_argument("--json", action="store_true", help="one JSON object")
+    new.set_defaults(run_command=_run_key)
+
+
+def _run_key(arguments: argparse.Namespace) -> int:
+    from router.cli.key import run
+
+    return run(arguments)
+
+
 def _diff(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "diff",
@@ -182,7 +210,9 @@ def _schema(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         description="Print the JSON Schema (draft 2020-12) of fleets, policies and their tests, for editors. It "
         "chooses by `kind`, so one schema serves every file.",
     )
-    parser.add_argument("--kind", choices=("Fleet", "Policy", "PolicyTest"), help="of this kind of document only")
+    parser.add_argument(
+        "--kind", choices=("Fleet", "Policy", "Tenants", "PolicyTest"), help="of this kind of document only"
+    )
     parser.set_defaults(run_command=_run_schema)
 
 

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -47,7 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def check(files: list[Path], env: Mapping[str, str]) -> Iterator[Problem]:
-    """Files of one folder that hold one fleet between them are checked together, all others each by itself."""
+    """Files of one folder that hold one fleet, at most one policy and at most one list of tenants between them are
+    checked together. Of other folders, each file is checked by itself, with the fleet where there is just one."""
     folders: dict[Path, list[list[Document]]] = {}
     for path in files:
         documents, problems = read(path, env)
@@ -56,6 +58,9 @@ def check(files: list[Path], env: Mapping[str, str]) -> Iterator[Problem]:
             yield Problem(str(path), 0, 0, "the file is empty", "begin with `apiVersion: pointsman/v1` and `kind: …`")
         folders.setdefault(path.parent, []).append(documents)
     for in_folder in folders.values():
+        everything = [d for documents in in_folder for d in documents]
+        if _one_configuration(everything):
+            in_folder = [everything]
         fleets = [d for documents in in_folder for d in documents if d.kind == "Fleet"]
         alone = [d for documents in in_folder for d in documents if d.kind == "Fleet" and len(documents) == 1]
         for documents in in_folder:
@@ -75,6 +80,11 @@ def check_tests(files: list[Path], env: Mapping[str, str]) -> Iterator[Problem]:
             run_file(path, env)
         except ConfigurationError as error:
             yield from error.problems
+
+
+def _one_configuration(documents: list[Document]) -> bool:
+    counts = Counter(document.kind for document in documents)
+    return counts["Fleet"] == 1 and set(counts) <= {"Fleet", "Policy", "Tenants"} and set(counts.values()) == {1}
 
 
 def _lints(compiled: CompiledPolicy, documents: list[Document]) -> list[Problem]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ipaddress
 import logging
 import os
 import sys
@@ -12,16 +11,29 @@ from pathlib import Path
 from backends.errors import BackendError
 from policies.errors import ConfigurationError
 from router.configuration import Configuration
+from router.credentials import digest
 from router.decisionlog.writer import LogSettings
 from router.loading import ConfigurationLoader
-from router.settings import Settings
+from router.settings import Settings, is_loopback
+
+MIN_TOKEN = 16
+"""Characters below which a token can be guessed."""
 
 
 def run(arguments: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     candidate = Path(arguments.candidate).absolute() if arguments.candidate else None
+    tokens, wrong = _admin_tokens(arguments)
+    if wrong:
+        print(f"pointsman serve: {wrong}", file=sys.stderr)
+        return 2
+    anonymous = arguments.allow_anonymous or is_loopback(arguments.host)
     loader = ConfigurationLoader(
-        tuple(Path(path).absolute() for path in arguments.paths), dict(os.environ), not arguments.skip_tests, candidate
+        tuple(Path(path).absolute() for path in arguments.paths),
+        dict(os.environ),
+        not arguments.skip_tests,
+        candidate,
+        "" if anonymous else arguments.host,
     )
     try:
         configuration = loader()
@@ -34,7 +46,9 @@ def run(arguments: argparse.Namespace) -> int:
     settings = Settings(
         host=arguments.host,
         port=arguments.port,
+        admin_host=arguments.admin_host,
         admin_port=arguments.admin_port,
+        admin_tokens=tokens,
         max_body_bytes=arguments.max_body,
         default_deadline_s=arguments.deadline,
         seed=arguments.seed,
@@ -45,9 +59,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.engine == "local" and settings.replicas > 1:
         print("pointsman serve: --replicas needs --engine ray", file=sys.stderr)
         return 2
-    if not _is_loopback(settings.host):
+    if configuration.policy.tenants is None and not is_loopback(settings.host):
         print(
-            f"warning: listening on {settings.host}, and no API keys exist: whoever reaches these ports may use them",
+            f"warning: listening on {settings.host} without tenants: whoever reaches port {settings.port} may use it",
             file=sys.stderr,
         )
     try:
@@ -56,6 +70,31 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"not started: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _admin_tokens(arguments: argparse.Namespace) -> tuple[tuple[bytes, ...], str]:
+    """(digests, "") or ((), what is wrong). Only digests are kept; nothing said holds any part of a token."""
+    variable, file = arguments.admin_token_env, arguments.admin_token_file
+    if variable is None and file is None:
+        if is_loopback(arguments.admin_host):
+            return (), ""
+        return (), (
+            f"the admin API on {arguments.admin_host} needs a token: give --admin-token-env or --admin-token-file, or "
+            "leave it on 127.0.0.1"
+        )
+    if variable is not None:
+        text, where = os.environ.get(variable, ""), f"the environment variable {variable}"
+    else:
+        try:
+            text, where = Path(file).read_text(), f"the file {file}"
+        except (OSError, UnicodeDecodeError):
+            return (), f"the file {file} of --admin-token-file cannot be read"
+    tokens = [line.strip() for line in text.splitlines() if line.strip()]
+    if not tokens:
+        return (), f"{where} holds no admin token"
+    if not all(len(token) >= MIN_TOKEN and token.isascii() and token.isprintable() for token in tokens):
+        return (), f"{where} has an admin token of less than {MIN_TOKEN} characters, or one that no header can carry"
+    return tuple(digest(token.encode()) for token in tokens), ""
 
 
 def _log_settings(arguments: argparse.Namespace) -> LogSettings | None:
@@ -67,7 +106,7 @@ def _log_settings(arguments: argparse.Namespace) -> LogSettings | None:
 
 def _run_engine(engine: str, configuration: Configuration, loader: ConfigurationLoader, settings: Settings) -> None:
     def on_ready() -> None:
-        base, admin = f"http://{settings.host}:{settings.port}", f"http://{settings.host}:{settings.admin_port}"
+        base, admin = f"http://{settings.host}:{settings.port}", f"http://{settings.admin_host}:{settings.admin_port}"
         print(f"pointsman is ready ({engine} engine, policy {configuration.policy.digest})")
         print(f"  data   {base}/v1  {base}/v2")
         print(f"  admin  {admin}/metrics  {admin}/readyz  {admin}/decisions", flush=True)
@@ -80,10 +119,3 @@ def _run_engine(engine: str, configuration: Configuration, loader: Configuration
         from router.engines import ray
 
         ray.run(configuration, loader, settings, on_ready, lambda line: print(f"{line} …", flush=True))
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

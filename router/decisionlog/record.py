@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
+
+import msgspec
 
 from policies.compile import CompiledPolicy
 from policies.decide import decide
@@ -13,6 +16,9 @@ from policies.types import Decision, Request, Snapshot
 
 UNKNOWN_MODEL = "?"
 """Stands for a model that no backend serves: the name is the caller's text, and could be anything."""
+MAX_TRACE = 4096
+"""Most characters of a trace in a header: clients and proxies stop at 8 KiB for all headers together."""
+TRACE_TOO_LARGE = "too-large"
 _DEFAULTS = {f.name: f.default for f in fields(Request)}
 
 
@@ -55,6 +61,9 @@ def as_record(decided: Decided, outcome: Outcome | None) -> dict[str, Any]:
         "state": _state(decided.snapshot, policy),
         "decision": compact(decision, policy),
     }
+    if label.declassified_from is not None:
+        # The caller had to give a reason. Its text is not kept: it is free, and could quote what it is about.
+        record["declassified"] = {"from": policy.levels[label.declassified_from], "reason": True}
     if outcome is not None:
         record["outcome"] = {f.name: v for f in fields(outcome) if (v := getattr(outcome, f.name)) is not None}
     return record
@@ -77,11 +86,24 @@ def compact(decision: Decision, policy: CompiledPolicy) -> dict[str, Any]:
     }
 
 
+def shown_model(request: Request, policy: CompiledPolicy) -> str:
+    return request.model if request.model in policy.models else UNKNOWN_MODEL
+
+
+def trace(decided: Decided) -> str:
+    """The decision for the caller's own eyes, as base64 of JSON in a header: what and which, without the reasons."""
+    policy, label = decided.policy, decided.label
+    raised = [[source, policy.levels[rank]] for source, rank in label.raised_by]
+    shown = {"policy": policy.digest, "raised_by": raised, **compact(decided.decision, policy)}
+    encoded = base64.b64encode(msgspec.json.encode(shown))
+    return encoded.decode() if len(encoded) <= MAX_TRACE else TRACE_TOO_LARGE
+
+
 def _request(request: Request, policy: CompiledPolicy) -> dict[str, Any]:
     """What differs from a request about which nothing is known."""
     stated = {name: getattr(request, name) for name in _DEFAULTS}
-    if request.model not in policy.models:
-        stated["model"] = UNKNOWN_MODEL
+    stated["model"] = shown_model(request, policy)
+    if stated["model"] != request.model:
         stated["route"] = "/v2/models/?/infer" if request.protocol == "oip" else request.route
     stated |= {"label": policy.levels[request.label], "entities": sorted(request.entities)}
     stated["masked_label"] = None if request.masked_label is None else policy.levels[request.masked_label]

@@ -31,7 +31,7 @@ async def _main(
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(signum, stop.set)
-    data, admin = bind(settings.host, settings.port), bind(settings.host, settings.admin_port)
+    data, admin = bind(settings.host, settings.port), bind(settings.admin_host, settings.admin_port)
     service = Service(configuration, settings, loader=loader)
     await service.start()
     listeners = Listeners(service, data, admin)

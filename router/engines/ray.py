@@ -82,7 +82,7 @@ class RouterReplica:
         self._watching = watching(self._service, loader, settings.watch_interval_s)
         data = bind(settings.host, settings.port, shared=settings.replicas > 1)
         try:
-            admin = bind(settings.host, settings.admin_port)
+            admin = bind(settings.admin_host, settings.admin_port)
         except PortInUse:
             if settings.replicas == 1:
                 raise
@@ -188,8 +188,9 @@ def run(
     """
     stop = threading.Event()
     _on_signals(stop)
-    for port in (settings.port, settings.admin_port):  # a replica's failure would only be told after its retries
-        bind(settings.host, port).close()
+    # Here and not only in the replicas: a replica's failure would be told after its retries only.
+    bind(settings.host, settings.port).close()
+    bind(settings.admin_host, settings.admin_port).close()
     shared = tempfile.mkdtemp(prefix="pointsman-metrics-") if settings.replicas > 1 else None
     try:
         progress("starting Ray")

@@ -117,7 +117,7 @@ def test_capability_is_about_model_task_wire_and_context():
         "a": "about 101 input tokens and 0 to answer, it takes 100 together",
         "b": "speaks oip, the request came as openai",
         "c": "serves m for embedding, not for chat",
-        "d": "does not serve model m",
+        "d": "does not serve this model",
     }
 
 

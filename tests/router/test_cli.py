@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -269,8 +270,50 @@ def test_serve_answers_until_told_to_stop_and_then_ends_well(folder, signum):
         process.kill()
 
 
-def test_serve_warns_before_it_listens_beyond_this_machine(folder, capsys):
+def test_serve_listens_beyond_this_machine_only_with_tenants_or_when_told_to(folder, capsys):
     with socket.create_server(("0.0.0.0", 0)) as taken:
-        port = taken.getsockname()[1]
-        _, _, err = run(capsys, "serve", folder, "--engine", "local", "--host", "0.0.0.0", "--port", port)
-    assert "no API keys exist" in err
+        beyond = ["serve", folder, "--engine", "local", "--host", "0.0.0.0", "--port", taken.getsockname()[1]]
+        status, _, err = run(capsys, *beyond)
+        assert status == 1
+        assert "no document of kind Tenants, and the router listens on 0.0.0.0" in err
+        _, _, err = run(capsys, *beyond, "--allow-anonymous")
+        assert "warning: listening on 0.0.0.0 without tenants" in err
+        assert "is in use" in err
+        (folder / "tenants.yaml").write_text(
+            "apiVersion: pointsman/v1\nkind: Tenants\ntenants: [{name: acme, keys: [{sha256: " + "a" * 64 + "}]}]\n"
+        )
+        _, _, err = run(capsys, *beyond)
+        assert "warning" not in err
+        assert "is in use" in err
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--admin-host", "0.0.0.0"), "the admin API on 0.0.0.0 needs a token"),
+        (("--admin-token-env", "NOT_SET_HERE"), "the environment variable NOT_SET_HERE holds no admin token"),
+        (("--admin-token-file", "/nowhere"), "cannot be read"),
+        (("--admin-token-env", "SHORT_TOKEN"), "less than 16 characters"),
+    ],
+)
+def test_the_admin_api_beyond_this_machine_needs_a_token(folder, capsys, monkeypatch, flags, says):
+    monkeypatch.setenv("SHORT_TOKEN", "hunter2")
+    status, _, err = run(capsys, "serve", folder, "--engine", "local", *flags)
+    assert status == 2
+    assert says in err
+    assert "hunter2" not in err
+
+
+def test_key_new_prints_a_key_once_and_what_makes_it_valid(capsys):
+    status, out, err = run(capsys, "key", "new", "--tenant", "acme-dev")
+    key, *lines = out.splitlines()
+    assert status == 0
+    assert len(key) > 40
+    assert key not in err and key not in "".join(lines)
+    assert lines[0] == "  - name: acme-dev"
+    assert hashlib.sha256(key.encode()).hexdigest() in lines[2]
+    _, out, _ = run(capsys, "key", "new", "--json")
+    other = json.loads(out)
+    assert other["key"] != key
+    assert hashlib.sha256(other["key"].encode()).hexdigest() == other["sha256"]
+    assert run(capsys, "key", "new", "--tenant", "a b")[0] == 2
