@@ -14,8 +14,9 @@ from typing import Any
 
 from policies.calendar import Zones, utc_only, window_test
 from policies.compile import CompiledPolicy
-from policies.match import all_matches, parts
+from policies.match import all_matches, parts, text_test
 from policies.schema import EntityCondition, LabelRange, Match, NotText, Range, RequestFacts, TimeWindow
+from policies.tenants import ANONYMOUS
 
 MONDAY_NOON = 1767614400.0  # 2026-01-05T12:00:00Z
 OTHER = "other"
@@ -44,6 +45,35 @@ class _Values:
     streams: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Parties:
+    """Who may ask: any name, or only those of the Tenants documents where every policy has one."""
+
+    names: tuple[str, ...]  # the least restricted first
+    closed: bool
+
+    @property
+    def usual(self) -> str:
+        return self.names[0] if self.closed else ANONYMOUS
+
+    def all(self, named: set[str]) -> list[str]:
+        return list(self.names) if self.closed else [ANONYMOUS, *sorted({*named, *self.names})]
+
+    def one_for(self, match: Match, sample: str | None) -> str:
+        """One that satisfies as many as possible of the match's conditions on tenants."""
+        if not self.closed:
+            return sample or ANONYMOUS
+        tests = [text_test(part.tenant) for part in parts(match) if part.tenant is not None]
+        return max(self.names, key=lambda name: sum(test(name) for test in tests)) if tests else self.usual
+
+
+def _parties(policies: Sequence[CompiledPolicy]) -> _Parties:
+    known = [tenant for policy in policies for tenant in (policy.tenants or {}).values()]
+    known.sort(key=lambda one: (one.floor, one.models is not None, one.usages is not None, one.name))
+    closed = all(policy.tenants is not None for policy in policies)
+    return _Parties(tuple(dict.fromkeys(tenant.name for tenant in known)), closed and bool(known))
+
+
 def probes(policies: Sequence[CompiledPolicy], most: int, zones: Zones = utc_only) -> list[Probe]:
     """At most so many, the same for the same policies. Where there would be more, an even sample."""
     values = _Values()
@@ -55,11 +85,12 @@ def probes(policies: Sequence[CompiledPolicy], most: int, zones: Zones = utc_onl
         {(t.model, task, wire) for p in policies for t in p.targets for task in t.tasks for wire in t.protocols}
     )
     levels = list(dict.fromkeys(level for policy in policies for level in policy.levels))
+    parties = _parties(policies)
     found: dict[str, Probe] = {}
     for probe in itertools.chain(
-        _product(served, levels, values),
-        _witnesses(wanted, served, levels, zones),
-        _variations(served, levels, values, zones),
+        _product(served, levels, values, parties),
+        _witnesses(wanted, served, levels, zones, parties),
+        _variations(served, levels, values, zones, parties),
     ):
         found.setdefault(f"{probe.facts.model_dump_json()}{probe.now}", probe)
     if len(found) <= most:
@@ -77,14 +108,16 @@ def _facts(served: tuple[str, str, str], **more: Any) -> RequestFacts:
     return RequestFacts.model_validate({"id": "grid", "model": model, "task": task, "protocol": wire, **more})
 
 
-def _product(served: Served, levels: Sequence[str], values: _Values) -> Iterator[Probe]:
-    tenants = ["anonymous", *sorted(values.text["tenant"])]
+def _product(served: Served, levels: Sequence[str], values: _Values, parties: _Parties) -> Iterator[Probe]:
+    tenants = parties.all(values.text["tenant"])
     usages = ["", *sorted(values.text["usage"])]
     for one, tenant, level, usage in itertools.product(served, tenants, levels, usages):
         yield Probe(_facts(one, tenant=tenant, label=level, usage=usage))
 
 
-def _variations(served: Served, levels: Sequence[str], values: _Values, zones: Zones) -> Iterator[Probe]:
+def _variations(
+    served: Served, levels: Sequence[str], values: _Values, zones: Zones, parties: _Parties
+) -> Iterator[Probe]:
     """Every other field by itself, at every label."""
     changes: list[dict[str, Any]] = []
     changes += [{name: text} for name in ("route", "caller_region") for text in sorted({*values.text[name]})]
@@ -97,16 +130,19 @@ def _variations(served: Served, levels: Sequence[str], values: _Values, zones: Z
         changes.append({"stream": True})
     for one, level in itertools.product(served, levels):
         for change in changes:
-            yield Probe(_facts(one, label=level, **change))
+            yield Probe(_facts(one, tenant=parties.usual, label=level, **change))
         for window in values.times:
             for now in moments(window, zones):
-                yield Probe(_facts(one, label=level), now)
+                yield Probe(_facts(one, tenant=parties.usual, label=level), now)
 
 
-def _witnesses(wanted: Sequence[Match], served: Served, levels: Sequence[str], zones: Zones) -> Iterator[Probe]:
+def _witnesses(
+    wanted: Sequence[Match], served: Served, levels: Sequence[str], zones: Zones, parties: _Parties
+) -> Iterator[Probe]:
     """Requests made to satisfy each match, at each label where it does not ask for one."""
     for match in wanted:
         facts, now = witness(match, zones)
+        facts["tenant"] = parties.one_for(match, facts.get("tenant"))
         for one, level in itertools.product(served, levels):
             model, task, wire = one
             if facts.get("model", model) != model or facts.get("task", task) != task:
