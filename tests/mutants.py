@@ -32,7 +32,7 @@ MUTANTS = (
     Mutant(
         "2 clearance", "the filter lets everything pass", "policies/filters.py",
         "    if label > target.clearance:", "    if False:",
-        "tests/policies/test_decide_properties.py tests/router/test_execution.py",
+        "tests/router/test_promises.py",
     ),
     Mutant(
         "2 clearance", "the guard where calls leave lets everything pass", "router/guard.py",
@@ -47,7 +47,7 @@ MUTANTS = (
     Mutant(
         "3 doubt", "a detector that fails raises nothing", "policies/sensitivity/labels.py",
         '                raised.append((f"{outcome.name}:failed", top))\n', "",
-        "tests/policies/test_labels.py tests/router/test_leak.py",
+        "tests/router/test_promises.py",
     ),
     Mutant(
         "3 doubt", "text that cannot be read raises nothing", "policies/sensitivity/labels.py",
@@ -69,12 +69,12 @@ MUTANTS = (
         "1 only rises", "the caller's header replaces what was found", "policies/sensitivity/labels.py",
         "    rank = max(rank for _, rank in raised)",
         "    rank = max(rank for _, rank in raised) if header is None else header",
-        "tests/policies/test_labels.py tests/router/test_leak.py",
+        "tests/router/test_promises.py",
     ),
     Mutant(
         "1 only rises", "masked text is not looked at again", "router/requests.py",
         "labelled(replace(parsed, content=masked.content).texts()).rank", "0",
-        "tests/router/test_pseudonymise.py",
+        "tests/router/test_promises.py tests/router/test_pseudonymise.py",
     ),
     Mutant(
         "1 only rises", "words about the whole text are masked like names", "policies/sensitivity/pseudonyms.py",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -245,20 +246,23 @@ def test_sighup_reloads_every_replica(served):
     assert soon(lambda: _rules(served) == {"after-sighup"})
 
 
-_RECONFIGURE = """
-import ray
-from ray import serve
-ray.init(address="auto", log_to_driver=False)
-serve.get_deployment_handle("router", "pointsman").broadcast("reconfigure", {"revision": 2}).results()
-"""
+def test_a_changed_user_config_is_a_reload():
+    """Ray Serve calls `reconfigure` in every replica where `user_config` of the application changes, and once before
+    a replica is ready, when there is nothing to reload yet."""
+    from router.engines.ray import RouterReplica
 
+    reloads = []
 
-def test_a_changed_user_config_reloads_every_replica(served):
-    """As Ray Serve calls it where `user_config` of a deployed application changes."""
-    _write_policy(served, "after-reconfigure")
-    quiet = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
-    subprocess.run([sys.executable, "-c", _RECONFIGURE], check=True, cwd=ROOT, env=quiet, timeout=60)
-    assert _rules(served) == {"after-reconfigure"}
+    class Service:
+        async def reload(self):
+            reloads.append(1)
+
+    replica = object.__new__(RouterReplica)
+    asyncio.run(replica.reconfigure({"revision": 1}))
+    replica._service, replica._listeners = Service(), None
+    asyncio.run(replica.reconfigure({"revision": 2}))
+    assert reloads == [1]
+    del replica._listeners  # or its end would drain them
 
 
 def test_each_replica_logs_a_chain_of_its_own_and_all_are_intact(served):
