@@ -1,6 +1,6 @@
 # Two commands for a newcomer:  make run   and   make test.  Both rest on `make setup`.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint types unit bench lock clean
+.PHONY: help setup run test lint types unit bench bench-pii docs lock clean
 
 PYTHON ?= python3
 ENGINE ?= ray
@@ -11,7 +11,7 @@ STAMP := .venv/.installed
 LOCKS := requirements/requirements.lock requirements/weights.txt requirements/torch.txt pyproject.toml
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1	/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 16
 
 setup: $(STAMP)  ## make .venv from the lock files (idempotent)
 
@@ -45,6 +45,12 @@ unit: setup
 
 bench: setup  ## measurements, printed as tables
 	$(BIN)/python benchmarks/decide.py
+
+docs: setup  ## what is made from the schema: docs/policy-reference.md and the JSON Schema
+	$(BIN)/python -m docs.generate
+
+bench-pii: setup  ## precision, recall and cost of the detectors (PRESIDIO=python that has it, to compare)
+	$(BIN)/python benchmarks/pii.py
 
 lock: setup  ## resolve the lock files anew (needs uv)
 	$(BIN)/pip install -q uv

@@ -17,8 +17,8 @@ from policies.source import parse
 from policies.types import Request, Snapshot
 
 
-def build(rules: int, backends: int) -> CompiledPolicy:
-    """A policy of which every backend serves the model and the last rule is the one that matches."""
+def build(rules: int, backends: int, serving: int) -> CompiledPolicy:
+    """A policy of which the last rule is the one that matches, and a fleet of which so many serve the model."""
     fleet = {
         "apiVersion": "pointsman/v1",
         "kind": "Fleet",
@@ -30,7 +30,7 @@ def build(rules: int, backends: int) -> CompiledPolicy:
                 "clearance": ("restricted", "confidential", "internal")[i % 3],
                 "protocol": "openai",
                 "url": f"http://127.0.0.1:{9000 + i}",
-                "models": {"chat": {"task": "chat", "quality": 0.5 + i / 1000}},
+                "models": {"chat" if i < serving else f"other{i % 7}": {"task": "chat", "quality": 0.5 + i / 1000}},
                 "price": {"input_per_mtok": 0.1 + i / 100, "output_per_mtok": 0.4},
                 "latency": {"prior_ms": 100 + 7 * i},
             }
@@ -62,10 +62,10 @@ def build(rules: int, backends: int) -> CompiledPolicy:
     return compile_or_raise(documents)
 
 
-def measure(rules: int, backends: int, label: int, rounds: int = 7) -> tuple[float, float]:
+def measure(rules: int, backends: int, serving: int, label: int, rounds: int = 7) -> tuple[float, float]:
     """(compile ms, best-of-rounds µs per decide)."""
     begin = time.perf_counter()
-    policy = build(rules, backends)
+    policy = build(rules, backends, serving)
     compiled_ms = (time.perf_counter() - begin) * 1e3
     snapshot = Snapshot((None,) * backends, tuple(i % 5 for i in range(backends)), (None,) * backends)
     request = Request("r-1", "chat", "chat", tenant=f"tenant-{rules - 1}", label=label, tokens_in=200, tokens_out=256)
@@ -82,11 +82,14 @@ def measure(rules: int, backends: int, label: int, rounds: int = 7) -> tuple[flo
 
 def main() -> None:
     print(f"python {platform.python_version()}, {platform.machine()}; best of 7 rounds, last rule matches\n")
-    print(f"{'rules x backends':<18}{'allowed':<22}{'compile ms':>11}{'decide µs':>11}")
-    for rules, backends in ((20, 10), (200, 10), (20, 100), (1000, 100)):
+    print(f"{'rules x backends':<18}{'serving':>8}  {'allowed':<20}{'compile ms':>11}{'decide µs':>11}{'ratio':>7}")
+    first: dict[int, float] = {}
+    for rules, backends, serving in ((20, 10, 10), (200, 10, 10), (20, 100, 100), (1000, 100, 100), (1000, 100, 10)):
         for label, allowed in ((1, "all backends"), (2, "two thirds of them")):
-            compiled_ms, micros = measure(rules, backends, label)
-            print(f"{f'{rules} x {backends}':<18}{allowed:<22}{compiled_ms:>11.1f}{micros:>11.1f}")
+            compiled_ms, micros = measure(rules, backends, serving, label)
+            ratio = micros / first.setdefault(label, micros)
+            size = f"{rules} x {backends}"
+            print(f"{size:<18}{serving:>8}  {allowed:<20}{compiled_ms:>11.1f}{micros:>11.1f}{ratio:>7.1f}")
 
 
 if __name__ == "__main__":

@@ -14,18 +14,23 @@ from policies.schema import (
     Backend,
     BackendModel,
     Budget,
+    DetectorSettings,
     EntityCondition,
     Fleet,
     Match,
     Objective,
+    Patterns,
     Pii,
     Policy,
     RateLimit,
     Rule,
     TimeWindow,
 )
+from policies.sensitivity import pii
 from policies.sensitivity.detectors import BUILDERS
-from policies.sensitivity.entities import ALIASES, ENTITIES, canonical
+from policies.sensitivity.entities import ALIASES, ENTITIES, ENTITY_NAME, canonical
+from policies.sensitivity.keywords import problem, unusable
+from policies.sensitivity.numbering import known_region
 from policies.source import Document, Path
 
 IN_PROCESS = ("onnx", "torch")
@@ -119,8 +124,8 @@ def check_policy(policy: Policy, document: Document, zones: Zones) -> Iterator[P
         yield from _level(document, (*path, "label"), detector.label, levels)
         if detector.use not in BUILDERS:
             yield document.problem((*path, "use"), f"this version has no detector '{detector.use}'")
-        if isinstance(detector, Pii):
-            yield from _entities(document, (*path, "entities"), detector.entities)
+        yield from _check_detector(detector, document, path)
+    yield from _check_patterns(policy, document)
     check = MatchCheck(document, policy, zones)
     for i, floor in enumerate(policy.sensitivity.floors):
         path = ("sensitivity", "floors", i)
@@ -142,6 +147,47 @@ def check_policy(policy: Policy, document: Document, zones: Zones) -> Iterator[P
         yield from check.match(rule.match, ("rules", i, "match"))
         yield from _check_rule(rule, document, ("rules", i))
     yield from _check_quotas(policy, document, check)
+
+
+def _check_detector(detector: DetectorSettings, document: Document, path: Path) -> Iterator[Problem]:
+    if not isinstance(detector, Pii):
+        return
+    for i, name in enumerate(detector.entities or ()):
+        where = (*path, "entities", i)
+        if canonical(name) not in ENTITIES:
+            hint = did_you_mean(name, (*pii.RULES, *ALIASES))
+            yield document.problem(where, f"no detector finds entities of type '{name}'", hint)
+        elif canonical(name) not in pii.RULES:
+            yield document.problem(
+                where, f"the detector pii does not find entities of type '{name}'", did_you_mean(name, pii.RULES)
+            )
+    for i, region in enumerate(detector.regions):
+        if not known_region(region):
+            hint = "write ISO 3166 codes such as JP or GB"
+            yield document.problem((*path, "regions", i), f"no numbering plan for the country '{region}'", hint)
+
+
+def _check_patterns(policy: Policy, document: Document) -> Iterator[Problem]:
+    """Patterns of the organisation's own: their names and their syntax."""
+    good: list[str] = []
+    for i, detector in enumerate(policy.sensitivity.detectors):
+        for name, pattern in detector.patterns.items() if isinstance(detector, Patterns) else ():
+            path: Path = ("sensitivity", "detectors", i, "patterns", name)
+            if not ENTITY_NAME.fullmatch(name):
+                hint = "write capitals, digits and _, such as PART_NUMBER"
+                yield document.problem(path, f"'{name}' is no name for a type of entity", hint, key=True)
+            elif name in ENTITIES or name in ALIASES:
+                yield document.problem(path, f"'{name}' is a type of entity that is there already", key=True)
+            wrong = problem(pattern)
+            if wrong is None:
+                good.append(pattern)
+                continue
+            message, at = wrong
+            place = f" (character {at + 1} of the pattern)" if at is not None else ""
+            hint = "RE2 syntax: no backreferences, no look-around; repetitions up to 1000"
+            yield document.problem(path, f"the pattern {name} is not usable: {message}{place}", hint)
+    if good and unusable(good):
+        yield document.problem(("sensitivity", "detectors"), "all patterns together are too large to be asked at once")
 
 
 def _check_quotas(policy: Policy, document: Document, check: MatchCheck) -> Iterator[Problem]:
@@ -179,10 +225,12 @@ def _check_rule(rule: Rule, document: Document, path: Path) -> Iterator[Problem]
         )
 
 
-def _entities(document: Document, path: Path, names: Sequence[str] | None) -> Iterator[Problem]:
+def _entities(
+    document: Document, path: Path, names: Sequence[str] | None, own: frozenset[str] = frozenset()
+) -> Iterator[Problem]:
     for i, name in enumerate(names or ()):
-        if canonical(name) not in ENTITIES:
-            hint = did_you_mean(name, (*ENTITIES, *ALIASES))
+        if canonical(name) not in ENTITIES and name not in own:
+            hint = did_you_mean(name, (*ENTITIES, *ALIASES, *own))
             yield document.problem((*path, i), f"no detector finds entities of type '{name}'", hint)
 
 
@@ -212,6 +260,12 @@ def check_names(fleet: Fleet, policy: Policy, document: Document) -> Iterator[Pr
                 yield document.problem(path, f"the fleet has no backend '{name}'", did_you_mean(name, names), key=True)
 
 
+def own_entities(policy: Policy) -> frozenset[str]:
+    """The types of entities that the policy's own patterns declare."""
+    own = [d.patterns for d in policy.sensitivity.detectors if isinstance(d, Patterns)]
+    return frozenset(name for patterns in own for name in patterns)
+
+
 @dataclass(frozen=True, slots=True)
 class MatchCheck:
     """Checks the conditions of one policy."""
@@ -234,7 +288,8 @@ class MatchCheck:
         yield from self._numbers(match, path)
         if match.entities is not None:
             for name in EntityCondition.model_fields:
-                yield from _entities(self.document, (*path, "entities", name), getattr(match.entities, name))
+                names = getattr(match.entities, name)
+                yield from _entities(self.document, (*path, "entities", name), names, own_entities(self.policy))
         for name in match.headers or ():
             if name not in self.policy.headers:
                 yield self.document.problem(

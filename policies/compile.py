@@ -18,7 +18,8 @@ from policies.match import CompiledMatch, MatchCompiler, all_matches, attribute_
 from policies.quotas import Quota, compile_quotas
 from policies.schema import Constraint, Fallback, Fleet, Policy, Rule, Shadow, Slo, Split, Strategy, Tenants
 from policies.scorers import Scorer, compile_objective
-from policies.sensitivity.detectors import Detector, build_detectors
+from policies.sensitivity.detectors import build_detectors
+from policies.sensitivity.scanner import Scanner
 from policies.source import Document
 from policies.targets import build_targets
 from policies.tenants import (
@@ -84,7 +85,7 @@ class CompiledPolicy:
     digest: str
     levels: tuple[str, ...]
     default_label: int
-    detectors: tuple[Detector, ...] = field(repr=False)
+    detectors: Scanner = field(repr=False)
     fleet: Fleet = field(repr=False)
     targets: tuple[Target, ...] = field(repr=False)
     constraints: tuple[CompiledConstraint, ...] = field(repr=False)

@@ -34,11 +34,16 @@ class Filter(Protocol):
     def __call__(self, target: Target, context: Context, /) -> str | None: ...
 
 
+# The first sentence of each is what the reference says of it.
+
+
 def tenant(target: Target, context: Context) -> str | None:
+    """The tenant may not use the model, or not state the usage."""
     return context.barred
 
 
 def capability(target: Target, context: Context) -> str | None:
+    """It does not serve the model for this task over this API, or takes fewer tokens than input and answer have."""
     request, limit = context.request, target.context_tokens
     if limit is not None and request.tokens_in + request.tokens_out > limit:
         return f"about {request.tokens_in} input tokens and {request.tokens_out} to answer, it takes {limit} together"
@@ -46,6 +51,7 @@ def capability(target: Target, context: Context) -> str | None:
 
 
 def clearance(target: Target, context: Context) -> str | None:
+    """The request's label is above its clearance."""
     label = context.label
     if label > target.clearance:
         levels = context.levels
@@ -54,15 +60,18 @@ def clearance(target: Target, context: Context) -> str | None:
 
 
 def constraint(target: Target, context: Context) -> str | None:
+    """A constraint that applies requires something else of it."""
     found = [violated[target.index] for violated in context.violations if target.index in violated]
     return "; ".join(found) if found else None
 
 
 def health(target: Target, context: Context) -> str | None:
+    """It failed too often or does not answer probes, and is kept out for a time."""
     return context.snapshot.unavailable[target.backend_index]
 
 
 def limits(target: Target, context: Context) -> str | None:
+    """It is full: `max_in_flight` requests are being served and `max_queued` are waiting."""
     in_flight = context.snapshot.in_flight[target.backend_index]
     if in_flight >= target.max_in_flight + target.max_queued:
         return f"full: {target.max_in_flight} in flight and {target.max_queued} queued"
@@ -70,10 +79,12 @@ def limits(target: Target, context: Context) -> str | None:
 
 
 def budget(target: Target, context: Context) -> str | None:
+    """A budget with `on_exhausted: reject` covers it, and has too little left for this request."""
     return _exhausted("budget", target, context)
 
 
 def rate_limit(target: Target, context: Context) -> str | None:
+    """A limit of requests or tokens is reached."""
     return _exhausted("rate_limit", target, context)
 
 
@@ -91,7 +102,7 @@ def _exhausted(kind: str, target: Target, context: Context) -> str | None:
 
 
 def deadline(target: Target, context: Context) -> str | None:
-    """Up to the first token for a stream, to the whole answer otherwise."""
+    """It is expected to answer after the deadline: the first token of a stream, the whole of any other answer."""
     given = context.request.deadline_ms
     if given is None:
         return None
@@ -100,6 +111,7 @@ def deadline(target: Target, context: Context) -> str | None:
 
 
 def slo(target: Target, context: Context) -> str | None:
+    """The rule's `slo` says `on_miss: reject`, and it is expected to miss the objective."""
     wanted = context.slo
     if wanted is None or wanted.on_miss != "reject":
         return None

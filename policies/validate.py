@@ -89,7 +89,7 @@ def validate_as(document: Document, root: type[M]) -> tuple[M | None, list[Probl
 
 def _against(document: Document, root: type[M]) -> tuple[M | None, list[Problem], list[Path]]:
     try:
-        return root.model_validate(document.data), [], []
+        return root.model_validate(document.data, by_alias=True, by_name=False), [], []  # `not`, never `not_`
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=True)
         problems = [_problem(document, root, one) for one in found]

@@ -11,7 +11,7 @@ from policies.compile import CompiledPolicy, compile_documents
 from policies.errors import ConfigurationError, Problem
 from policies.source import Document
 from router.configuration import Configuration, Stamp, load, read, stamp, yaml_files
-from router.policytests import run_file
+from router.policytests import run_file, tests_beside
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class ConfigurationLoader:
         """The tests beside the files."""
         folders = {path if path.is_dir() else path.parent for path in self.paths}
         for folder in sorted(folders):
-            yield from sorted(folder.glob("*_test.y*ml"))
+            yield from tests_beside(folder)
 
     def _failures(self, path: Path, policy: CompiledPolicy) -> Iterator[Problem]:
         """Of the tests that are about this configuration, those that name other files left out."""

@@ -37,6 +37,11 @@ def test_files(paths: Iterable[Path]) -> Iterator[Path]:
             yield path
 
 
+def tests_beside(folder: Path) -> list[Path]:
+    """The files of tests in a folder, not in those below it."""
+    return sorted(path for path in folder.glob("*_test.y*ml") if is_test(path))
+
+
 def run_file(
     path: Path, env: Mapping[str, str], policy: CompiledPolicy | None = None
 ) -> tuple[TestFile, tuple[Result, ...]]:

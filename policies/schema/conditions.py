@@ -10,22 +10,24 @@ from policies.schema.base import Items, Model, map_or_scalar, shape
 
 
 class NotText(Model):
-    """Everything except the given text, list or pattern. A value that is absent counts as not the text."""
+    """Everything but the given text, pattern or list. A value that is absent passes."""
 
-    not_: str | Items[str] = Field(alias="not", description="text, a pattern, or a list of them", examples=["acme-*"])
+    not_: str | Items[str] = Field(
+        alias="not", description="what must not fit: text, a pattern, or a list of them", examples=["acme-*"]
+    )
 
 
 class Range(Model):
-    """Bounds; a missing value is never inside."""
+    """Bounds of a number. A number that is absent is never inside."""
 
-    gte: float | None = Field(default=None, description="at least", examples=[100])
-    gt: float | None = Field(default=None, description="over", examples=[100])
-    lte: float | None = Field(default=None, description="at most", examples=[4000])
-    lt: float | None = Field(default=None, description="under", examples=[4000])
+    gte: float | None = Field(default=None, description="this or over", examples=[100])
+    gt: float | None = Field(default=None, description="over this", examples=[100])
+    lte: float | None = Field(default=None, description="this or under", examples=[4000])
+    lt: float | None = Field(default=None, description="under this", examples=[4000])
 
 
 class LabelRange(Model):
-    """Bounds on the order of `sensitivity.levels`, or everything except some levels."""
+    """Bounds in the order of `sensitivity.levels`, or every level but some."""
 
     gte: str | None = Field(default=None, description="this level or higher", examples=["confidential"])
     lte: str | None = Field(default=None, description="this level or lower", examples=["internal"])
@@ -35,14 +37,17 @@ class LabelRange(Model):
 
 
 class AttributeTest(Model):
-    """A bound on a number, or everything except the given values. An attribute that is not stated never passes."""
+    """Bounds of a number, or everything but the given text. An attribute that the fleet does not state never passes."""
 
-    gte: float | None = Field(default=None, description="at least", examples=[0.8])
-    gt: float | None = Field(default=None, description="over", examples=[0])
-    lte: float | None = Field(default=None, description="at most", examples=[0.5])
-    lt: float | None = Field(default=None, description="under", examples=[1])
+    gte: float | None = Field(default=None, description="this or over", examples=[0.8])
+    gt: float | None = Field(default=None, description="over this", examples=[0])
+    lte: float | None = Field(default=None, description="this or under", examples=[0.5])
+    lt: float | None = Field(default=None, description="under this", examples=[1])
     not_: str | Items[str] | None = Field(
-        default=None, alias="not", description="text, a pattern, or a list of them", examples=["us-*"]
+        default=None,
+        alias="not",
+        description="what must not fit: text, a pattern, or a list of them",
+        examples=["us-*"],
     )
 
 
@@ -67,7 +72,7 @@ AttributeCondition = Annotated[
 
 
 class EntityCondition(Model):
-    """What the detectors found in the request, by type of entity. All fields given must hold."""
+    """What the detectors found in the request, by type of entity. All fields that are written must hold."""
 
     any: Items[str] | None = Field(
         default=None, description="at least one of these was found", examples=[["CREDIT_CARD"]]
@@ -86,64 +91,70 @@ class EntityCondition(Model):
 class TimeWindow(Model):
     """A time of day, days of the week, or both, on the wall clocks of `zone`."""
 
-    between: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d-(([01]\d|2[0-3]):[0-5]\d|24:00)$")] | None = Field(
+    between: (
+        Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]-(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$")] | None
+    ) = Field(
         default=None,
-        description="from the first time until just before the second; a window over midnight belongs to the day it "
-        "begins on",
+        description="from the first time until just before the second. A window over midnight belongs to the day on "
+        "which it begins",
         examples=["22:00-06:00"],
     )
     days: Items[str] | None = Field(
-        default=None, description="mon, tue, … sun, or spans such as mon-fri", examples=[["mon-fri"]]
+        default=None,
+        description="days (mon, tue, wed, thu, fri, sat, sun) and spans of them (mon-fri)",
+        examples=[["mon-fri", "sun"]],
     )
-    zone: str = Field(default="UTC", description="IANA name of the time zone", examples=["Asia/Tokyo"])
+    zone: str = Field(default="UTC", description="the time zone, by its IANA name", examples=["Asia/Tokyo"])
 
 
 class Match(Model):
-    """Which requests something applies to. All fields given must hold; none given matches every request."""
+    """Which requests are meant. All fields that are written must hold; where none is written, every request matches."""
 
     model: TextCondition | None = Field(
-        default=None, description="the model name the client asked for", examples=["chat"]
+        default=None, description="the model that the client asks for", examples=["chat"]
     )
     task: TextCondition | None = Field(
-        default=None, description="chat, completion, embedding, or a model's own task", examples=[["chat", "embedding"]]
+        default=None,
+        description="chat, completion or embedding, or another task that the fleet gives its models",
+        examples=[["chat", "embedding"]],
     )
-    tenant: TextCondition | None = Field(default=None, description="who asks, as the API key says", examples=["acme-*"])
-    route: TextCondition | None = Field(
-        default=None, description="the path of the API that was called", examples=["/v1/chat/*"]
+    tenant: TextCondition | None = Field(
+        default=None, description="who asks, as the API key tells", examples=["acme-*"]
     )
+    route: TextCondition | None = Field(default=None, description="the path that was called", examples=["/v1/chat/*"])
     label: LabelCondition | None = Field(
-        default=None, description="the request's sensitivity level", examples=[{"gte": "confidential"}]
+        default=None, description="its sensitivity level", examples=[{"gte": "confidential"}]
     )
     entities: EntityCondition | None = Field(
-        default=None, description="types of entities that the detectors found", examples=[{"only": ["EMAIL_ADDRESS"]}]
+        default=None, description="what the detectors found in it", examples=[{"only": ["EMAIL_ADDRESS"]}]
     )
     usage: TextCondition | None = Field(
-        default=None, description="what for: the caller's x-usage header", examples=["commercial"]
+        default=None, description="what the answer is for, as the caller says in `x-usage`", examples=["commercial"]
     )
     tokens_in: NumberCondition | None = Field(
-        default=None, description="estimated input tokens", examples=[{"gt": 4000}]
+        default=None, description="tokens of the input, as estimated", examples=[{"gt": 4000}]
     )
     body_bytes: NumberCondition | None = Field(
-        default=None, description="size of the request body", examples=[{"lte": 1000000}]
+        default=None, description="size of the request's body", examples=[{"lte": 1000000}]
     )
     deadline_ms: NumberCondition | None = Field(
-        default=None, description="time the caller gives; absent never matches", examples=[{"lte": 100}]
+        default=None,
+        description="time that the caller gives. A request without a deadline never matches",
+        examples=[{"lte": 100}],
     )
-    stream: bool | None = Field(
-        default=None, description="whether the caller asked for a streamed answer", examples=[True]
-    )
+    stream: bool | None = Field(default=None, description="whether the answer is to be streamed", examples=[True])
     caller_region: TextCondition | None = Field(
-        default=None, description="where the caller is: its x-caller-region header", examples=["eu-*"]
+        default=None, description="where the caller is, as it says in `x-caller-region`", examples=["eu-*"]
     )
     headers: Annotated[dict[str, TextCondition], Field(min_length=1)] | None = Field(
         default=None,
-        description="request headers by name; each name must stand in the policy's `headers`",
+        description="headers of the request, by name. The policy's `headers` must list each of them",
         examples=[{"x-team": "vision"}],
     )
     labels: Annotated[dict[str, TextCondition], Field(min_length=1)] | None = Field(
         default=None,
-        description="labels the caller gives its request: x-request-labels (`team=vision, batch=true`), or `metadata` "
-        "in an OpenAI body",
+        description="labels that the caller gives the request: in `x-request-labels` (`team=vision, batch=true`), or "
+        "in `metadata` of an OpenAI body",
         examples=[{"batch": "true"}],
     )
     time: TimeWindow | None = Field(

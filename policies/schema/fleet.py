@@ -10,8 +10,10 @@ from policies.schema.base import Count, Items, Model, Name, NonNegative, Positiv
 
 
 class Licence(Model):
-    spdx: str | None = Field(default=None, description="SPDX identifier", examples=["Apache-2.0"])
-    commercial_use: bool | None = Field(default=None, description="whether it permits commercial use", examples=[True])
+    """The licence of a model's weights."""
+
+    spdx: str | None = Field(default=None, description="its SPDX identifier", examples=["Apache-2.0"])
+    commercial_use: bool | None = Field(default=None, description="whether it allows commercial use", examples=[True])
 
 
 def _text_or_list(value: Any) -> str:
@@ -19,25 +21,25 @@ def _text_or_list(value: Any) -> str:
 
 
 class BackendModel(Model):
-    """A model as one backend serves it. The key it stands under is the name clients use."""
+    """A model as one backend serves it. It stands under the name that clients use."""
 
     task: Annotated[
         Annotated[str, Tag("§scalar")] | Annotated[Items[str], Tag("§list")], Discriminator(_text_or_list)
-    ] = Field(description="what it does; one or several", examples=["chat", ["chat", "completion"]])
+    ] = Field(description="what it does: one task, or several", examples=["chat", ["chat", "completion"]])
     upstream: str | None = Field(
-        default=None, description="the model's name at the backend, when it differs", examples=["llama-3.1-8b"]
+        default=None, description="its name at the backend, where that is another", examples=["llama-3.1-8b"]
     )
     artifact: str | None = Field(
-        default=None, description="file of an in-process model, relative to this file", examples=["models/defect.onnx"]
+        default=None, description="for onnx and torch: its file, relative to this file", examples=["models/defect.onnx"]
     )
     quality: Share | None = Field(
-        default=None, description="measured quality in [0, 1], for the quality scorer", examples=[0.93]
+        default=None, description="measured quality, which `quality` in an objective prefers", examples=[0.93]
     )
     context_tokens: Annotated[int, Field(gt=0)] | None = Field(
-        default=None, description="most tokens of input and answer together", examples=[8192]
+        default=None, description="most tokens that input and answer may have together", examples=[8192]
     )
     licence: Licence = Field(
-        default=Licence(), description="of the model's weights", examples=[{"spdx": "MIT", "commercial_use": True}]
+        default=Licence(), description="the licence of its weights", examples=[{"spdx": "MIT", "commercial_use": True}]
     )
 
     @property
@@ -46,7 +48,7 @@ class BackendModel(Model):
 
 
 class SecretReference(Model):
-    """Where a secret is to be found; never the secret. Exactly one of the two."""
+    """Where a secret is to be found, never the secret itself. Exactly one of the two."""
 
     env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = Field(
         default=None, description="an environment variable", examples=["CLOUD_API_KEY"]
@@ -55,8 +57,10 @@ class SecretReference(Model):
 
 
 class Tls(Model):
+    """Certificates for a backend behind https, as PEM files, relative to this file."""
+
     ca_file: str | None = Field(
-        default=None, description="trust this CA instead of the system's", examples=["tls/ca.pem"]
+        default=None, description="trust these authorities instead of the system's", examples=["tls/ca.pem"]
     )
     client_cert: str | None = Field(
         default=None, description="the router's own certificate", examples=["tls/client.pem"]
@@ -65,131 +69,169 @@ class Tls(Model):
 
 
 class Price(Model):
-    """What a request costs. Own hardware is not free: give its price by the hour and what it can do."""
+    """What a request costs. Hardware of your own is not free: say what it costs by the hour, and how much it can do."""
 
     per_request: NonNegative = Field(default=0, description="USD per request", examples=[0.0005])
     input_per_mtok: NonNegative = Field(default=0, description="USD per million input tokens", examples=[0.15])
     output_per_mtok: NonNegative = Field(default=0, description="USD per million output tokens", examples=[0.6])
     reserved_per_hour: NonNegative = Field(
-        default=0, description="USD per hour whether used or not: own hardware", examples=[1.1]
+        default=0, description="USD per hour, used or not. Needs `capacity_rps`", examples=[1.1]
     )
     capacity_rps: Positive | None = Field(
-        default=None, description="requests per second the reserved hardware can do", examples=[20]
+        default=None, description="requests per second that this hardware can do", examples=[20]
     )
 
 
 class Energy(Model):
+    """The power a backend draws."""
+
     active_w: NonNegative = Field(default=0, description="watts while it computes", examples=[300])
     idle_w: NonNegative = Field(default=0, description="watts while it waits", examples=[60])
 
 
 class Carbon(Model):
-    zone: str | None = Field(default=None, description="of the power grid", examples=["JP"])
-    g_per_kwh: NonNegative = Field(
-        default=0, description="grams of CO2 equivalent per kWh where it runs", examples=[485]
-    )
+    """What the power of a backend emits."""
+
+    zone: str | None = Field(default=None, description="the zone of the power grid", examples=["JP"])
+    g_per_kwh: NonNegative = Field(default=0, description="grams of CO2 equivalent per kWh", examples=[485])
 
 
 class Retention(Model):
-    """What the operator of a backend does with the data it is sent, as the contract says."""
+    """What the operator of a backend does with what it receives, as the contract says."""
 
-    days: NonNegative | None = Field(default=None, description="how long it keeps prompts and answers", examples=[0])
-    training: bool | None = Field(default=None, description="whether it trains models on them", examples=[False])
+    days: NonNegative | None = Field(
+        default=None, description="for how many days it keeps prompts and answers", examples=[0]
+    )
+    training: bool | None = Field(default=None, description="whether it trains models with them", examples=[False])
 
 
 class Limits(Model):
-    max_in_flight: Annotated[int, Field(ge=1)] = Field(default=64, description="most requests at once", examples=[8])
-    max_queued: Count = Field(default=256, description="most requests waiting for a place", examples=[64])
+    """How many requests a backend takes. Beyond both numbers, it is full and gets no more."""
+
+    max_in_flight: Annotated[int, Field(ge=1)] = Field(
+        default=64, description="most requests that are served at once", examples=[8]
+    )
+    max_queued: Count = Field(default=256, description="most requests that wait for a place", examples=[64])
 
 
 class Latency(Model):
-    """Expected latencies, until there are measurements."""
+    """How long answers are expected to take, until there are measurements."""
 
-    prior_ms: Positive = Field(default=500, description="to the whole answer", examples=[45])
+    prior_ms: Positive = Field(default=500, description="time to the whole answer", examples=[45])
     prior_ttft_ms: Positive | None = Field(
-        default=None, description="to the first token of a stream; absent: as long as the whole answer", examples=[120]
+        default=None,
+        description="time to the first token of a stream. Absent: the time to the whole answer",
+        examples=[120],
     )
 
 
 class Timeouts(Model):
-    connect_s: Positive = Field(default=5, description="to connect", examples=[2])
-    first_byte_s: Positive = Field(default=60, description="until the answer begins", examples=[30])
-    idle_s: Positive = Field(default=60, description="between two pieces of an answer", examples=[30])
+    """How long to wait for a backend before the attempt has failed."""
+
+    connect_s: Positive = Field(default=5, description="for the connection", examples=[2])
+    first_byte_s: Positive = Field(default=60, description="for the answer to begin", examples=[30])
+    idle_s: Positive = Field(default=60, description="for the next piece of a stream", examples=[30])
 
 
 class ScriptStep(Model):
-    """What the fake backend does to one request."""
+    """What a fake backend does with one request."""
 
-    latency_ms: NonNegative = Field(default=0, description="wait so long before answering", examples=[20])
+    latency_ms: NonNegative = Field(default=0, description="how long it waits before it answers", examples=[20])
     fail: Literal["connect", "timeout", "rubbish", "overloaded", "status_500", "status_400"] | None = Field(
-        default=None, description="fail in this way", examples=["status_500"]
+        default=None, description="how it fails. Absent: it does not", examples=["status_500"]
     )
-    text: str = Field(default="This is a scripted answer.", description="the answer", examples=["Hello!"])
+    text: str = Field(default="This is a scripted answer.", description="what it answers", examples=["Hello!"])
     chunks: Annotated[int, Field(ge=1)] = Field(
-        default=4, description="pieces a streamed answer comes in", examples=[4]
+        default=4, description="in how many pieces a streamed answer comes", examples=[4]
     )
-    chunk_delay_ms: NonNegative = Field(default=0, description="wait between pieces", examples=[5])
+    chunk_delay_ms: NonNegative = Field(default=0, description="how long it waits between pieces", examples=[5])
     break_after_chunks: Count | None = Field(
-        default=None, description="fail after so many pieces of a stream", examples=[2]
+        default=None, description="after how many pieces a stream fails. Absent: it does not", examples=[2]
     )
 
 
 class Backend(Model):
     """A named place where models can be called."""
 
-    name: Name = Field(description="unique in the fleet", examples=["plant1-edge"])
-    tier: Literal["edge", "onprem", "cloud"] = Field(description="whose machine, and how near", examples=["edge"])
-    region: str = Field(description="where it runs", examples=["jp-east"])
-    zone: str | None = Field(default=None, description="where in the region", examples=["jp-east-1a"])
+    name: Name = Field(description="its name, which no other backend has", examples=["plant1-edge"])
+    tier: Literal["edge", "onprem", "cloud"] = Field(
+        description="how near it is, and whose: a device at the edge, a machine on the premises, somebody else's cloud",
+        examples=["edge"],
+    )
+    region: str = Field(description="where it runs, in names of your choice", examples=["jp-east"])
+    zone: str | None = Field(default=None, description="where in the region it runs", examples=["jp-east-1a"])
     clearance: str | None = Field(
         default=None,
-        description="highest sensitivity level it may receive; absent means the lowest",
+        description="the highest sensitivity level that it may receive. Absent: the lowest",
         examples=["confidential"],
     )
     protocol: Literal["onnx", "torch", "openai", "oip", "fake"] = Field(
-        description="how it is called: in the router's process (onnx, torch), over HTTP (openai, oip), or scripted "
-        "for tests (fake)",
+        description="how it is called: over HTTP (openai; oip for Triton and KServe), as a file that the router runs "
+        "itself (onnx, torch), or not at all, with answers from `script` (fake)",
         examples=["openai"],
     )
     url: str | None = Field(
         default=None,
-        description="base URL of an openai or oip backend, without /v1 or /v2",
+        description="for openai and oip: the base URL, without /v1 or /v2",
         examples=["http://llm.internal:8000", "${CLOUD_URL}"],
     )
     api_key: SecretReference | None = Field(
-        default=None, description="sent as a bearer token", examples=[{"env": "CLOUD_API_KEY"}]
+        default=None, description="the key that is sent as a bearer token", examples=[{"env": "CLOUD_API_KEY"}]
     )
-    tls: Tls | None = Field(default=None, description="for https", examples=[{"ca_file": "tls/ca.pem"}])
+    tls: Tls | None = Field(
+        default=None,
+        description="certificates for https. Absent: the system's authorities",
+        examples=[{"ca_file": "tls/ca.pem"}],
+    )
     models: Annotated[dict[str, BackendModel], Field(min_length=1)] = Field(
-        description="what it serves, by the name clients use", examples=[{"chat": {"task": "chat", "quality": 0.8}}]
+        description="what it serves, by the name that clients use",
+        examples=[{"chat": {"task": "chat", "quality": 0.8}}],
     )
     labels: dict[str, str] = Field(
-        default={}, description="attributes of your own, for constraints", examples=[{"vendor": "acme"}]
+        default={},
+        description="attributes of your own, which constraints can require as `labels.<name>`",
+        examples=[{"vendor": "acme"}],
     )
     price: Price = Field(default=Price(), description="what a request costs", examples=[{"per_request": 0.001}])
-    energy: Energy = Field(default=Energy(), description="power it draws", examples=[{"active_w": 300, "idle_w": 60}])
+    energy: Energy = Field(
+        default=Energy(), description="the power it draws", examples=[{"active_w": 300, "idle_w": 60}]
+    )
     carbon: Carbon = Field(
-        default=Carbon(), description="of the power it draws", examples=[{"zone": "JP", "g_per_kwh": 485}]
+        default=Carbon(), description="what its power emits", examples=[{"zone": "JP", "g_per_kwh": 485}]
     )
     retention: Retention = Field(
-        default=Retention(), description="what happens to the data", examples=[{"days": 0, "training": False}]
+        default=Retention(), description="what its operator keeps", examples=[{"days": 0, "training": False}]
     )
-    limits: Limits = Field(default=Limits(), description="concurrency and queue", examples=[{"max_in_flight": 8}])
-    latency: Latency = Field(default=Latency(), description="expected latency", examples=[{"prior_ms": 45}])
-    timeouts: Timeouts = Field(default=Timeouts(), description="how long to wait", examples=[{"connect_s": 2}])
+    limits: Limits = Field(default=Limits(), description="how many requests it takes", examples=[{"max_in_flight": 8}])
+    latency: Latency = Field(
+        default=Latency(), description="how fast it is expected to be", examples=[{"prior_ms": 45}]
+    )
+    timeouts: Timeouts = Field(
+        default=Timeouts(), description="how long the router waits for it", examples=[{"connect_s": 2}]
+    )
     script: list[ScriptStep] | None = Field(
-        default=None, description="what a fake backend does, step by step", examples=[[{"fail": "timeout"}, {}]]
+        default=None,
+        description="for fake: what it does, one step for each request. The last step repeats",
+        examples=[[{"fail": "timeout"}, {}]],
     )
 
 
 class Fleet(Model):
     """The backends that requests can go to."""
 
-    apiVersion: Literal["pointsman/v1"] = Field(description="version of the language", examples=["pointsman/v1"])
-    kind: Literal["Fleet"] = Field(description="which document this is", examples=["Fleet"])
+    apiVersion: Literal["pointsman/v1"] = Field(description="the version of the language", examples=["pointsman/v1"])
+    kind: Literal["Fleet"] = Field(description="the kind of this document", examples=["Fleet"])
     backends: Items[Backend] = Field(
         description="every place where models can be called",
         examples=[
-            [{"name": "b", "tier": "edge", "region": "jp-east", "protocol": "fake", "models": {"m": {"task": "t"}}}]
+            [
+                {
+                    "name": "plant1",
+                    "tier": "edge",
+                    "region": "jp",
+                    "protocol": "fake",
+                    "models": {"chat": {"task": "chat"}},
+                }
+            ]
         ],
     )

@@ -13,32 +13,51 @@ from policies.schema.conditions import AttributeCondition, Match, TextCondition
 
 
 class Keywords(Model):
-    """Words of the organisation's own, found after Unicode normalisation and without regard to case."""
+    """Words of your own. Full-width and half-width forms, and upper and lower case, count as the same."""
 
-    use: Literal["keywords"] = Field(description="which detector", examples=["keywords"])
+    use: Literal["keywords"] = Field(description="the detector", examples=["keywords"])
     words: Items[Annotated[str, Field(min_length=1)]] = Field(
         description="words and phrases; a long list may stand in a file of its own: `{include: words.txt}`",
         examples=[["社外秘", "CONFIDENTIAL"]],
     )
-    label: str = Field(description="level that a finding raises the request to", examples=["confidential"])
+    label: str = Field(description="the level that a finding raises the request to", examples=["confidential"])
 
 
 class Pii(Model):
-    """Personal data: e-mail addresses, phone and card numbers, identity numbers and the like, by pattern and check
-    digit. Names of people are not found by patterns; see the reference of detectors."""
+    """Personal data: e-mail addresses, phone numbers, card numbers, identity numbers and the like, found by pattern and
+    check digit. Names of people have no pattern, so it does not find them. Plain web addresses are found only where
+    `entities` names URL: a public address is no personal data."""
 
-    use: Literal["pii"] = Field(description="which detector", examples=["pii"])
+    use: Literal["pii"] = Field(description="the detector", examples=["pii"])
     entities: Items[str] | None = Field(
-        default=None, description="only these types; absent: all of them", examples=[["EMAIL_ADDRESS", "CREDIT_CARD"]]
+        default=None,
+        description="only these types. Absent: all that it finds, but URL",
+        examples=[["EMAIL_ADDRESS", "CREDIT_CARD"]],
     )
-    label: str = Field(description="level that a finding raises the request to", examples=["confidential"])
+    regions: Items[str] = Field(
+        default=["JP", "US", "GB", "DE"],
+        description="countries (ISO 3166) whose national phone numbers count; international ones always do",
+        examples=[["JP", "FR", "IN"]],
+    )
+    label: str = Field(description="the level that a finding raises the request to", examples=["confidential"])
 
 
 class Secrets(Model):
-    """Credentials: cloud keys, private keys, tokens, passwords in URLs."""
+    """Credentials: keys of clouds and services, private keys, tokens, passwords in web addresses."""
 
-    use: Literal["secrets"] = Field(description="which detector", examples=["secrets"])
-    label: str = Field(description="level that a finding raises the request to", examples=["restricted"])
+    use: Literal["secrets"] = Field(description="the detector", examples=["secrets"])
+    label: str = Field(description="the level that a finding raises the request to", examples=["restricted"])
+
+
+class Patterns(Model):
+    """Patterns of the organisation's own, such as numbers of parts or customers; found after Unicode normalisation."""
+
+    use: Literal["patterns"] = Field(description="the detector", examples=["patterns"])
+    patterns: Annotated[dict[str, Annotated[str, Field(min_length=1, max_length=2000)]], Field(min_length=1)] = Field(
+        description="type of entity, in capitals: a regular expression (RE2 syntax); a finding spans at most 512 bytes",
+        examples=[{"PART_NUMBER": "\\bPN-[0-9]{6}\\b"}],
+    )
+    label: str = Field(description="the level that a finding raises the request to", examples=["confidential"])
 
 
 def _detector(value: Any) -> str:
@@ -47,41 +66,49 @@ def _detector(value: Any) -> str:
 
 
 DetectorSettings = Annotated[
-    Annotated[Keywords, Tag("§keywords")] | Annotated[Pii, Tag("§pii")] | Annotated[Secrets, Tag("§secrets")],
+    Annotated[Keywords, Tag("§keywords")]
+    | Annotated[Pii, Tag("§pii")]
+    | Annotated[Secrets, Tag("§secrets")]
+    | Annotated[Patterns, Tag("§patterns")],
     Discriminator(_detector),
 ]
 
 
 class Floor(Model):
-    """A level that matching requests have at least, whatever the detectors find."""
+    """A level that matching requests have at least, whatever else is known of them."""
 
     match: Match = Field(
         default=Match(),
-        description="which requests; it cannot ask for label or entities",
+        description="which requests. It cannot ask for `label` or `entities`",
         examples=[{"route": "/v2/*"}],
     )
-    label: str = Field(description="the least level", examples=["restricted"])
+    label: str = Field(description="the level that they have at least", examples=["restricted"])
 
 
 class Sensitivity(Model):
-    """Levels, and what raises a request to one. A request's label is the highest of all that is known of it."""
+    """The levels, and what raises a request to one. A request's label is the highest level that anything gives it."""
 
     levels: Items[Name] = Field(
         default=["public", "internal", "confidential", "restricted"],
-        description="sensitivity levels, lowest first",
-        examples=[["open", "secret"]],
+        description="the levels, lowest first",
+        examples=[["public", "internal", "secret"]],
     )
     default: str = Field(
-        default="internal", description="the level of a request about which nothing is known", examples=["internal"]
+        default="internal", description="the level of a request of which nothing else is known", examples=["internal"]
     )
     detectors: list[DetectorSettings] = Field(
         default=[],
-        description="what looks into requests",
+        description="what looks into requests, and the level that a finding gives",
         examples=[[{"use": "pii", "label": "confidential"}]],
+    )
+    scan_bytes: Annotated[int, Field(gt=0)] = Field(
+        default=8 * 1024 * 1024,
+        description="most text of one request that the detectors look into; a request with more has the top level",
+        examples=[1048576],
     )
     floors: list[Floor] = Field(
         default=[],
-        description="levels by tenant, route or other facts",
+        description="levels that requests have at least, by tenant, route or other facts",
         examples=[[{"match": {"tenant": "hospital-*"}, "label": "confidential"}]],
     )
 
@@ -90,17 +117,17 @@ class Sensitivity(Model):
 
 
 class Constraint(Model):
-    """Where matching requests may go. Every constraint that matches applies; constraints only remove backends."""
+    """Where matching requests may go. Every constraint that matches applies, and it can only remove backends."""
 
-    name: Name = Field(description="unique among constraints", examples=["eu-stays-in-eu"])
+    name: Name = Field(description="its name, which no other constraint has", examples=["eu-stays-in-eu"])
     match: Match = Field(default=Match(), description="which requests", examples=[{"tenant": "acme-*"}])
     require: Annotated[dict[str, AttributeCondition], Field(min_length=1)] = Field(
-        description="attributes a backend must have, by dotted name; one that is not stated never passes",
+        description="what the attributes of a backend must be. One that the fleet does not state never passes",
         examples=[{"region": ["eu-*"], "licence.commercial_use": True}],
     )
     notice: Sentence | None = Field(
         default=None,
-        description="a sentence for the caller where this removed a backend",
+        description="what the caller is told where this removed a backend",
         examples=["Data of EU customers stays in the EU."],
     )
 
@@ -109,46 +136,57 @@ class Constraint(Model):
 
 
 class LatencyTerm(Model):
-    weight: NonNegative = Field(description="relative to the other terms", examples=[0.5])
-    target_ms: Positive = Field(default=500, description="an estimate equal to it scores 0.5", examples=[200])
+    """Prefer quick backends. The score is target_ms / (target_ms + estimate)."""
+
+    weight: NonNegative = Field(description="how much it counts, relative to the other terms", examples=[0.5])
+    target_ms: Positive = Field(default=500, description="the latency that scores 0.5", examples=[200])
 
 
 class CostTerm(Model):
-    weight: NonNegative = Field(description="relative to the other terms", examples=[0.4])
-    target_usd: Positive = Field(default=0.001, description="an estimate equal to it scores 0.5", examples=[0.001])
+    """Prefer cheap backends. The score is target_usd / (target_usd + estimate)."""
+
+    weight: NonNegative = Field(description="how much it counts, relative to the other terms", examples=[0.4])
+    target_usd: Positive = Field(default=0.001, description="the cost of a request that scores 0.5", examples=[0.001])
 
 
 class CarbonTerm(Model):
-    weight: NonNegative = Field(description="relative to the other terms", examples=[0.1])
-    target_g: Positive = Field(default=1, description="an estimate equal to it scores 0.5", examples=[0.5])
+    """Prefer backends that emit little. The score is target_g / (target_g + estimate)."""
+
+    weight: NonNegative = Field(description="how much it counts, relative to the other terms", examples=[0.1])
+    target_g: Positive = Field(
+        default=1, description="the grams of CO2 equivalent of a request that score 0.5", examples=[0.5]
+    )
 
 
 class PlainTerm(Model):
-    weight: NonNegative = Field(description="relative to the other terms", examples=[0.2])
+    """Prefer what is already a number from 0 to 1; the score is that number."""
+
+    weight: NonNegative = Field(description="how much it counts, relative to the other terms", examples=[0.2])
 
 
 class Objective(Model):
-    """What to prefer. Weights are relative; each term scores a backend in [0, 1] without regard to the others."""
+    """What to prefer. Each term scores a backend from 0 to 1, without regard to the other backends; the highest
+    weighted sum is the best. At least one weight must be over 0."""
 
     latency: LatencyTerm | None = Field(
-        default=None, description="target_ms / (target_ms + estimate)", examples=[{"weight": 0.5, "target_ms": 200}]
+        default=None, description="answers soon", examples=[{"weight": 0.5, "target_ms": 200}]
     )
-    cost: CostTerm | None = Field(
-        default=None, description="target_usd / (target_usd + estimate)", examples=[{"weight": 0.4}]
-    )
+    cost: CostTerm | None = Field(default=None, description="costs little", examples=[{"weight": 0.4}])
     carbon: CarbonTerm | None = Field(
-        default=None, description="target_g / (target_g + estimate)", examples=[{"weight": 0.1, "target_g": 0.5}]
+        default=None, description="emits little", examples=[{"weight": 0.1, "target_g": 0.5}]
     )
     quality: PlainTerm | None = Field(
-        default=None, description="the model's quality, as the fleet states it", examples=[{"weight": 1}]
+        default=None, description="answers well: the model's `quality` in the fleet", examples=[{"weight": 1}]
     )
     load: PlainTerm | None = Field(
-        default=None, description="the share of the backend's concurrency that is free", examples=[{"weight": 0.2}]
+        default=None,
+        description="has free places: the share of `max_in_flight` that is free",
+        examples=[{"weight": 0.2}],
     )
 
 
 class Slo(Model):
-    """A latency objective. Backends expected to meet it rank before those that are not."""
+    """How soon requests should be answered. Backends that are expected to meet it come before those that are not."""
 
     latency_ms: Positive | None = Field(default=None, description="time to the whole answer", examples=[50])
     ttft_ms: Positive | None = Field(
@@ -156,7 +194,7 @@ class Slo(Model):
     )
     on_miss: Literal["best_effort", "reject"] = Field(
         default="best_effort",
-        description="what to do with backends whose estimate misses the objective",
+        description="what becomes of backends that are expected to miss it: they come last, or are rejected",
         examples=["reject"],
     )
 
@@ -165,91 +203,105 @@ class Fallback(Model):
     """Where a request may go when its backend fails. Never above clearance, whatever the scope."""
 
     scope: Literal["any", "same_tier", "same_region", "none"] = Field(
-        default="any", description="which of the other allowed backends", examples=["same_region"]
+        default="any", description="which of the other backends that the policy allows", examples=["same_region"]
     )
     attempts: Annotated[int, Field(ge=1, le=10)] = Field(
-        default=3, description="most backends to try, the first included", examples=[2]
+        default=3, description="how many backends may be tried, the first one included", examples=[2]
     )
 
 
 class Hedge(Model):
-    """A second attempt, at the next backend policy allows, when the first is slow to answer."""
+    """A second attempt, at the next backend that the policy allows, when the first is slow to answer."""
 
     after_quantile: Annotated[float, Field(gt=0, lt=1)] = Field(
-        default=0.95, description="how slow: this quantile of the backend's latency", examples=[0.95]
+        default=0.95, description="when: at this quantile of the backend's latency", examples=[0.95]
     )
     max_extra_load: Share = Field(
-        default=0.05, description="most extra attempts, as a share of requests", examples=[0.05]
+        default=0.05, description="most second attempts, as a share of requests", examples=[0.05]
     )
 
 
 class Cascade(Model):
     """Ask the first backend, judge its answer, and go on to the next where it is not confident enough."""
 
-    escalate_below_confidence: Share = Field(description="confidence below which to go on", examples=[0.8])
+    escalate_below_confidence: Share = Field(description="go on where the confidence is below this", examples=[0.8])
 
 
 class Strategy(Model):
-    hedge: Hedge | None = Field(default=None, description="a second attempt when slow", examples=[{}])
+    """How a request is attempted, where one backend after another is not enough."""
+
+    hedge: Hedge | None = Field(
+        default=None, description="a second attempt when the first is slow", examples=[{"after_quantile": 0.95}]
+    )
     cascade: Cascade | None = Field(
-        default=None, description="small model first", examples=[{"escalate_below_confidence": 0.8}]
+        default=None,
+        description="the small model first, the next where its answer is not good enough",
+        examples=[{"escalate_below_confidence": 0.8}],
     )
 
 
 class Split(Model):
-    """Traffic shared out by weight among the allowed backends named here; the others only serve as fallback."""
+    """Requests shared out by weight among the backends named here, as far as policy allows them. The other backends
+    only serve as fallback."""
 
     weights: Annotated[dict[str, Positive], Field(min_length=1)] = Field(
-        description="backend: weight. Weights are relative", examples=[{"onprem-llm": 90, "cloud-gpu": 10}]
+        description="the weight of each backend, relative to the others", examples=[{"onprem-llm": 90, "cloud-gpu": 10}]
     )
     sticky: Literal["request", "session", "tenant"] = Field(
         default="request",
-        description="what keeps going to the same backend; a request without x-session-id counts as its own session",
+        description="what stays with one backend: nothing (each request by itself), a session (its `x-session-id`), "
+        "or a tenant",
         examples=["session"],
     )
 
 
 class Shadow(Model):
-    """A copy of a share of the requests, sent to another backend too; its answer is discarded. Never above
-    clearance: the copy passes every filter that the request passes."""
+    """Copies of some requests, sent to another backend as well; its answers are thrown away. A copy is never sent above
+    clearance: it passes every filter that a request passes."""
 
-    backend: str = Field(description="who gets the copies", examples=["candidate-llm"])
-    share: Share = Field(default=1, description="share of the requests that are copied", examples=[0.05])
+    backend: str = Field(description="who gets the copies", examples=["onprem-llm"])
+    share: Share = Field(default=1, description="the share of requests that are copied", examples=[0.05])
 
 
 class Rule(Model):
     """Where matching requests should go. The first rule that matches speaks."""
 
-    name: Name = Field(description="unique among rules", examples=["realtime-vision"])
+    name: Name = Field(description="its name, which no other rule has", examples=["realtime-vision"])
     match: Match = Field(
         default=Match(), description="which requests", examples=[{"task": "chat", "label": "confidential"}]
     )
     objective: Objective = Field(
         default=Objective(latency=LatencyTerm(weight=0.5), cost=CostTerm(weight=0.5)),
-        description="what to prefer",
+        description="what to prefer. Absent: latency and cost, half each",
         examples=[{"latency": {"weight": 0.7, "target_ms": 20}, "cost": {"weight": 0.3}}],
     )
-    slo: Slo | None = Field(default=None, description="a latency objective", examples=[{"latency_ms": 50}])
+    slo: Slo | None = Field(default=None, description="how soon to answer", examples=[{"latency_ms": 50}])
     transform: Literal["pseudonymise"] | None = Field(
         default=None,
-        description="replace the entities found by placeholders before sending, restore them in the answer",
+        description="put placeholders for the entities that were found before sending, and put them back in the answer",
         examples=["pseudonymise"],
     )
     strategy: Strategy | None = Field(
-        default=None, description="how to attempt", examples=[{"hedge": {"after_quantile": 0.95}}]
+        default=None, description="hedge or cascade", examples=[{"hedge": {"after_quantile": 0.95}}]
     )
     split: Split | None = Field(
-        default=None, description="share out by weight", examples=[{"weights": {"a": 90, "b": 10}}]
+        default=None,
+        description="share requests out by weight, instead of by objective",
+        examples=[{"weights": {"onprem-llm": 90, "cloud-gpu": 10}}],
     )
     shadow: Shadow | None = Field(
-        default=None, description="copy to another backend", examples=[{"backend": "candidate", "share": 0.05}]
+        default=None,
+        description="copy requests to another backend",
+        examples=[{"backend": "onprem-llm", "share": 0.05}],
     )
     fallback: Fallback = Field(
-        default=Fallback(), description="where else to try", examples=[{"scope": "same_region", "attempts": 2}]
+        default=Fallback(),
+        description="where else to try when a backend fails",
+        examples=[{"scope": "same_region", "attempts": 2}],
     )
     notice: Sentence | None = Field(
         default=None,
-        description="a sentence for the caller, in the x-pointsman-notice header and in refusals",
+        description="what the caller is told, in `x-pointsman-notice` and in refusals",
         examples=["Confidential prompts are answered on our own machines."],
     )
 
@@ -258,74 +310,81 @@ class Rule(Model):
 
 
 class Budget(Model):
-    """A cap on what matching requests spend in a period. Periods begin on the UTC clock and calendar."""
+    """A cap on what matching requests use in a period: money or tokens, one of the two."""
 
-    name: Name | None = Field(default=None, description="absent: its place in the list", examples=["dev-daily"])
+    name: Name | None = Field(
+        default=None,
+        description="its name, which no other budget or limit has. Absent: its place in the list",
+        examples=["dev-daily"],
+    )
     match: Match = Field(default=Match(), description="which requests", examples=[{"tenant": "acme-dev"}])
     backend: TextCondition | None = Field(
-        default=None, description="only what is spent at these backends", examples=["cloud-*"]
+        default=None, description="count only what is used at these backends", examples=["cloud-*"]
     )
     each: Literal["tenant", "model", "backend"] | None = Field(
-        default=None, description="a cap for each one, rather than one for all together", examples=["tenant"]
+        default=None, description="a cap for each of them. Absent: one cap for all together", examples=["tenant"]
     )
-    usd: Positive | None = Field(default=None, description="most money; this or `tokens`", examples=[20])
+    usd: Positive | None = Field(default=None, description="most money in a period", examples=[20])
     tokens: Annotated[int, Field(gt=0)] | None = Field(
-        default=None, description="most tokens, in and out; this or `usd`", examples=[1000000]
+        default=None, description="most tokens in a period, of input and answers together", examples=[1000000]
     )
     per: Literal["minute", "hour", "day", "month"] = Field(description="the period", examples=["day"])
     on_exhausted: Literal["reject", "warn"] = Field(
         default="reject",
-        description="reject: the backends it covers take no more of these requests in this period; warn: they do, "
-        "and the excess is counted",
+        description="reject: no more of these requests in this period; warn: they go on, and the excess is counted",
         examples=["reject"],
     )
 
 
 class RateLimit(Model):
-    """A cap on how fast matching requests come."""
+    """A cap on how many matching requests come in a period, or on their tokens, or both."""
 
-    name: Name | None = Field(default=None, description="absent: its place in the list", examples=["dev-rpm"])
+    name: Name | None = Field(
+        default=None,
+        description="its name, which no other budget or limit has. Absent: its place in the list",
+        examples=["dev-rpm"],
+    )
     match: Match = Field(default=Match(), description="which requests", examples=[{"tenant": "acme-dev"}])
     each: Literal["tenant", "model"] | None = Field(
-        default=None, description="a cap for each one, rather than one for all together", examples=["tenant"]
+        default=None, description="a cap for each of them. Absent: one cap for all together", examples=["tenant"]
     )
     requests: Annotated[int, Field(gt=0)] | None = Field(
         default=None, description="most requests in a period", examples=[600]
     )
     tokens: Annotated[int, Field(gt=0)] | None = Field(
-        default=None, description="most tokens in a period, in and out", examples=[100000]
+        default=None, description="most tokens in a period, of input and answers together", examples=[100000]
     )
     per: Literal["second", "minute", "hour"] = Field(default="minute", description="the period", examples=["minute"])
 
 
 class Policy(Model):
-    """Who goes where. Constraints say where a request may go; rules say where it should."""
+    """Which request goes where. Constraints say where it may go, rules say where it should."""
 
-    apiVersion: Literal["pointsman/v1"] = Field(description="version of the language", examples=["pointsman/v1"])
-    kind: Literal["Policy"] = Field(description="which document this is", examples=["Policy"])
+    apiVersion: Literal["pointsman/v1"] = Field(description="the version of the language", examples=["pointsman/v1"])
+    kind: Literal["Policy"] = Field(description="the kind of this document", examples=["Policy"])
     sensitivity: Sensitivity = Field(
         default=Sensitivity(), description="how sensitive requests are", examples=[{"default": "internal"}]
     )
     headers: list[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]] = Field(
-        default=[], description="request headers that `match` may ask for, in lower case", examples=[["x-team"]]
+        default=[], description="the request headers that a `match` may ask for, in lower case", examples=[["x-team"]]
     )
     constraints: list[Constraint] = Field(
         default=[],
-        description="where requests may go; all that match apply",
+        description="where requests may go. All that match apply",
         examples=[[{"name": "eu", "match": {"tenant": "acme-*"}, "require": {"region": "eu-*"}}]],
     )
     rules: list[Rule] = Field(
         default=[],
-        description="where requests should go; the first that matches speaks",
+        description="where requests should go. The first that matches speaks",
         examples=[[{"name": "everything", "objective": {"latency": {"weight": 1}}}]],
     )
     budgets: list[Budget] = Field(
         default=[],
-        description="caps on spending",
+        description="caps on money or tokens",
         examples=[[{"match": {"tenant": "acme-dev"}, "usd": 20, "per": "day"}]],
     )
     limits: list[RateLimit] = Field(
         default=[],
-        description="caps on the rate of requests",
+        description="caps on how many requests come",
         examples=[[{"each": "tenant", "requests": 600, "per": "minute"}]],
     )

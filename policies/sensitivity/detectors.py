@@ -1,55 +1,55 @@
-"""Detectors: text in, entities out. What they find raises the label; their failure raises it to the top.
+"""Detectors by the value of their `use`. What they find raises the label; their failure raises it to the top.
 
-To add one: a class with `name`, `label` and `scan`, its schema in `policies.schema`, one line in BUILDERS.
+To add one that is made of patterns: its schema in `policies.schema`, a line in BUILDERS. One that looks for itself
+(a model of names, say) implements `Detector` and goes to `Scanner(others=…)`.
 """
 
 from __future__ import annotations
 
-import re
-import unicodedata
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from policies.schema import Keywords, Sensitivity
+from policies.schema import Keywords, Patterns, Pii, Secrets, Sensitivity
+from policies.sensitivity import credentials, pii
+from policies.sensitivity.entities import canonical
+from policies.sensitivity.keywords import Pattern, Words
+from policies.sensitivity.rules import Rule
+from policies.sensitivity.scanner import Detector, RuleSet, Scanner
 
-
-class Detector(Protocol):
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def label(self) -> int:
-        """Rank a finding raises the request to."""
-
-    def scan(self, texts: Iterable[str], /) -> Mapping[str, int]:
-        """Entities found in all texts together: type -> count. Never the text itself."""
+__all__ = ["BUILDERS", "Detector", "build_detectors"]
 
 
-def normalise(text: str) -> str:
-    """One spelling for full-width, half-width, composed and differently cased forms of the same text."""
-    return unicodedata.normalize("NFKC", text).casefold()
+def _keywords(settings: Keywords) -> tuple[Rule, ...]:
+    return (Words(tuple(settings.words)),)
 
 
-@dataclass(frozen=True, slots=True)
-class KeywordDetector:
-    name: str
-    label: int
-    pattern: re.Pattern[str]
-
-    def scan(self, texts: Iterable[str], /) -> Mapping[str, int]:
-        count = sum(len(self.pattern.findall(normalise(text))) for text in texts)
-        return {"KEYWORD": count} if count else {}
+def _pii(settings: Pii) -> tuple[Rule, ...]:
+    entities = pii.DEFAULT if settings.entities is None else tuple(dict.fromkeys(map(canonical, settings.entities)))
+    return pii.rules_for(entities, tuple(settings.regions))
 
 
-def _keywords(settings: Keywords, ranks: Mapping[str, int]) -> Detector:
-    words = sorted({normalise(word) for word in settings.words}, key=len, reverse=True)
-    return KeywordDetector("keywords", ranks[settings.label], re.compile("|".join(map(re.escape, words))))
+def _secrets(settings: Secrets) -> tuple[Rule, ...]:
+    return tuple(rule for rules in credentials.RULES.values() for rule in rules)
 
 
-BUILDERS: dict[str, Callable[[Any, Mapping[str, int]], Detector]] = {"keywords": _keywords}
+def _patterns(settings: Patterns) -> tuple[Rule, ...]:
+    return tuple(Pattern(name, pattern) for name, pattern in settings.patterns.items())
+
+
+BUILDERS: Mapping[str, Callable[[Any], tuple[Rule, ...]]] = {
+    "keywords": _keywords,
+    "pii": _pii,
+    "secrets": _secrets,
+    "patterns": _patterns,
+}
 """Every detector by the value of its `use`."""
 
 
-def build_detectors(sensitivity: Sensitivity, ranks: Mapping[str, int]) -> tuple[Detector, ...]:
-    return tuple(BUILDERS[settings.use](settings, ranks) for settings in sensitivity.detectors)
+def build_detectors(sensitivity: Sensitivity, ranks: Mapping[str, int]) -> Scanner:
+    return Scanner(
+        tuple(
+            RuleSet(settings.use, ranks[settings.label], BUILDERS[settings.use](settings))
+            for settings in sensitivity.detectors
+        ),
+        limit=sensitivity.scan_bytes,
+    )

@@ -5,6 +5,7 @@ Names are Presidio's where it has one for the same thing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 ENTITIES: Mapping[str, str] = {
@@ -44,6 +45,10 @@ ALIASES: Mapping[str, str] = {
     "MY_NUMBER": "JP_MY_NUMBER",
 }
 """Short names that policies may write."""
+
+
+ENTITY_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,62}")
+"""What an organisation may call an entity of its own."""
 
 
 def canonical(name: str) -> str:

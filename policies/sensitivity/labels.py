@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from policies.sensitivity.detectors import Detector
+from policies.sensitivity.scanner import Detector, Scanner
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ def label(
     """max(the policy's floor for the request, the tenant's floor, caller's header, detectors).
 
     `texts` is everything in the request that can carry text, or None when it could not be read. A detector
-    that fails, and text that could not be read, raise the label to `top`.
+    that fails, a scan that ran out of bounds, and text that could not be read, raise the label to `top`.
     """
     raised: list[tuple[str, int]] = [("floor", floor)]
     entities: dict[str, int] = {}
@@ -42,15 +42,15 @@ def label(
         raised.append(("tenant", tenant))
     if detectors and texts is None:
         raised.append(("unreadable", top))
-    for detector in detectors if texts is not None else ():
-        try:
-            found = detector.scan(texts or ())
-        except Exception:  # whatever went wrong in a detector, the answer is the same: assume the worst
-            raised.append((f"{detector.name}:failed", top))
-            continue
-        for entity, count in found.items():
-            entities[entity] = entities.get(entity, 0) + count
-            raised.append((f"{detector.name}:{entity}", detector.label))
+    if detectors and texts is not None:
+        scanner = detectors if isinstance(detectors, Scanner) else Scanner(others=tuple(detectors))
+        for outcome in scanner.outcomes(texts):
+            if outcome.found is None:
+                raised.append((f"{outcome.name}:failed", top))
+                continue
+            for entity, count in outcome.found.items():
+                entities[entity] = entities.get(entity, 0) + count
+                raised.append((f"{outcome.name}:{entity}", outcome.label))
     rank = max(rank for _, rank in raised)
     return Label(rank, tuple(raised), entities)
 

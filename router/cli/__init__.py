@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"pointsman {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_serve, _check, _explain, _test, _diff, _log, _key):
+    for add in (_serve, _check, _explain, _test, _diff, _scan, _log, _schema, _key):
         add(commands)
     arguments = parser.parse_args(argv)
     try:
@@ -203,6 +203,25 @@ def _diff(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.set_defaults(run_command=_run_diff)
 
 
+def _schema(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "schema",
+        help="print the JSON Schema of the YAML",
+        description="Print the JSON Schema (draft 2020-12) of fleets, policies and their tests, for editors. It "
+        "chooses by `kind`, so one schema serves every file.",
+    )
+    parser.add_argument(
+        "--kind", choices=("Fleet", "Policy", "Tenants", "PolicyTest"), help="of this kind of document only"
+    )
+    parser.set_defaults(run_command=_run_schema)
+
+
+def _run_schema(arguments: argparse.Namespace) -> int:
+    from router.cli.schema import run
+
+    return run(arguments)
+
+
 def _run_diff(arguments: argparse.Namespace) -> int:
     from router.cli.diff import run
 
@@ -213,6 +232,24 @@ def _run_test(arguments: argparse.Namespace) -> int:
     from router.cli.test import run
 
     return run(arguments)
+
+
+def _scan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "scan",
+        help="show what the detectors find in texts, and the label it gives them",
+        description="Show the label and the entities of each text, one JSON object a line: types and places, never "
+        "the text. A line is a text, or a JSON object with a field `text`.",
+    )
+    parser.add_argument("file", metavar="FILE", help="texts, one a line; - for stdin")
+    parser.add_argument(
+        "--policy",
+        action="append",
+        metavar="PATH",
+        help="a policy file, or a folder that holds one (may stand more than once); without: pii gives confidential, "
+        "secrets give restricted",
+    )
+    parser.set_defaults(run_command=_run_scan)
 
 
 def _run_serve(arguments: argparse.Namespace) -> int:
@@ -229,6 +266,12 @@ def _run_check(arguments: argparse.Namespace) -> int:
 
 def _run_explain(arguments: argparse.Namespace) -> int:
     from router.cli.explain import run
+
+    return run(arguments)
+
+
+def _run_scan(arguments: argparse.Namespace) -> int:
+    from router.cli.scan import run
 
     return run(arguments)
 

@@ -12,10 +12,11 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from policies.compile import CompiledPolicy, compile_documents
-from policies.errors import Problem, did_you_mean
+from policies.errors import ConfigurationError, Problem, did_you_mean
 from policies.lint import CODES, Linted, lint
 from policies.source import Document
 from router.configuration import read, yaml_files
+from router.policytests import run_file, tests_beside
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -29,15 +30,20 @@ def run(arguments: argparse.Namespace) -> int:
     if not files:
         print(f"pointsman check: no YAML files in {', '.join(arguments.paths)}", file=sys.stderr)
         return 2
-    problems = sorted(set(check(files, os.environ)))
+    tests = [test for path in paths if path.is_dir() for test in tests_beside(path)]
+    problems = sorted({*check(files, os.environ), *check_tests(tests, os.environ)})
     errors = [p for p in problems if p.severity == "error"]
     if arguments.json:
-        print(json.dumps({"files": len(files), "errors": len(errors), "problems": [p.as_dict() for p in problems]}))
+        print(
+            json.dumps(
+                {"files": len(files) + len(tests), "errors": len(errors), "problems": [p.as_dict() for p in problems]}
+            )
+        )
     else:
         for problem in problems:
             print(problem)
         verdict = f"{len(errors)} error(s), {len(problems) - len(errors)} warning(s)" if problems else "good"
-        print(f"{len(files)} file(s) checked: {verdict}", file=sys.stderr)
+        print(f"{len(files) + len(tests)} file(s) checked: {verdict}", file=sys.stderr)
     return 1 if errors or (arguments.strict and problems) else 0
 
 
@@ -70,6 +76,15 @@ def check(files: list[Path], env: Mapping[str, str]) -> Iterator[Problem]:
 def _one_configuration(documents: list[Document]) -> bool:
     counts = Counter(document.kind for document in documents)
     return counts["Fleet"] == 1 and set(counts) <= {"Fleet", "Policy", "Tenants"} and set(counts.values()) == {1}
+
+
+def check_tests(files: list[Path], env: Mapping[str, str]) -> Iterator[Problem]:
+    """What keeps files of tests from being run. Whether the tests pass is for `pointsman test` to say."""
+    for path in files:
+        try:
+            run_file(path, env)
+        except ConfigurationError as error:
+            yield from error.problems
 
 
 def _lints(compiled: CompiledPolicy, documents: list[Document]) -> list[Problem]:

@@ -48,14 +48,21 @@ class Parsed:
 
 
 def strings(value: Any) -> Iterator[str]:
-    """Every string in decoded JSON, keys included: a caller can hide text in either."""
-    pending = [value]
+    """Every text in decoded JSON, in its order, keys included: a caller can hide text in either. A text is given with
+    its key, `password: hunter2`, since what it is can depend on what it is called; so is a number that has a key.
+    Numbers in lists are left out: there they are tokens and vectors."""
+    pending: list[tuple[str, Any]] = [("", value)]
     while pending:
-        one = pending.pop()
+        key, one = pending.pop()
         if isinstance(one, str):
-            yield one
+            yield f"{key}: {one}" if key else one
         elif isinstance(one, dict):
-            pending += one.keys()
-            pending += one.values()
+            pending += reversed(one.items())
+            if key:
+                yield key
         elif isinstance(one, list):
-            pending += one
+            pending += [(key, item) for item in reversed(one) if isinstance(item, str | dict | list)]
+            if key and not any(isinstance(item, str) for item in one):
+                yield key
+        elif key:
+            yield key if one is None or isinstance(one, bool) else f"{key}: {one}"

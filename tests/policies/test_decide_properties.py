@@ -47,6 +47,9 @@ matches = st.fixed_dictionaries(
         "label": st.sampled_from([*LEVELS, {"gte": "internal"}, {"lte": "confidential"}, ["public", "restricted"]]),
         "tokens_in": st.sampled_from([{"lte": 100}, {"gt": 100}]),
         "stream": st.booleans(),
+        "entities": st.sampled_from([{"any": ["EMAIL"]}, {"only": ["EMAIL", "PERSON"]}, {"none": ["US_SSN"]}]),
+        "time": st.sampled_from([{"between": "22:00-06:00"}, {"days": ["mon-fri"], "zone": "Asia/Tokyo"}]),
+        "not": st.sampled_from([{"tenant": "zeta"}, {"label": "public"}]),
     },
 )
 requires = st.fixed_dictionaries(
@@ -67,18 +70,28 @@ objectives = st.fixed_dictionaries(
         "quality": st.fixed_dictionaries({"weight": st.sampled_from([0.5, 2])}),
     },
 )
-rules = st.lists(st.fixed_dictionaries({"match": matches, "objective": objectives}), max_size=4).map(
-    lambda found: [{"name": f"r{i}", **one} for i, one in enumerate(found)]
-)
+rules = st.lists(
+    st.fixed_dictionaries(
+        {"match": matches, "objective": objectives},
+        optional={
+            "slo": st.sampled_from([{"latency_ms": 60}, {"ttft_ms": 60, "on_miss": "reject"}]),
+            "split": st.sampled_from([{"weights": {"b0": 1}}, {"weights": {"b0": 5}, "sticky": "tenant"}]),
+            "transform": st.just("pseudonymise"),
+            "fallback": st.sampled_from([{"scope": "same_tier"}, {"scope": "none"}, {"attempts": 2}]),
+        },
+    ),
+    max_size=4,
+).map(lambda found: [{"name": f"r{i}", **one} for i, one in enumerate(found)])
 requests = st.builds(
-    lambda tenant, label, tokens, stream, rid: replace(
-        request(tenant=tenant, label=label, tokens_in=tokens, stream=stream), id=rid
+    lambda tenant, label, tokens, stream, rid, entities: replace(
+        request(tenant=tenant, label=label, tokens_in=tokens, stream=stream), id=rid, entities=entities
     ),
     st.sampled_from(TENANTS),
     st.integers(0, 3),
     st.sampled_from([10, 1000]),
     st.booleans(),
     st.sampled_from(["a", "b", "c"]),
+    st.sampled_from([frozenset(), frozenset({"EMAIL_ADDRESS"}), frozenset({"EMAIL_ADDRESS", "US_SSN"})]),
 )
 
 
@@ -132,8 +145,9 @@ def test_removing_a_loser_never_changes_the_winner(fleet, rules, request):
     if decision.chosen is None:
         return
     winner = decision.chosen.target.backend
+    named = {name for rule in rules for name in rule.get("split", {}).get("weights", ())}
     for backend in fleet:
-        if backend["name"] != winner:
+        if backend["name"] != winner and backend["name"] not in named:  # a policy may only name what there is
             smaller = build([b for b in fleet if b is not backend], (), rules)
             again = decide(request, idle(smaller), smaller)
             assert again.chosen is not None and again.chosen.target.backend == winner
@@ -142,9 +156,23 @@ def test_removing_a_loser_never_changes_the_winner(fleet, rules, request):
 @given(backends, rules, requests)
 def test_scores_are_within_zero_and_one_and_ranked_by_them(fleet, rules, request):
     policy = build(fleet, (), rules)
-    scores = [c.score for c in decide(request, idle(policy), policy).ranked]
-    assert scores == sorted(scores, reverse=True)
+    decision = decide(request, idle(policy), policy)
+    scores = [c.score for c in decision.ranked]
+    plain = next(rule for rule in policy.rules if rule.name == decision.rule)
+    if plain.split is None and plain.slo is None:  # those rank by other things first
+        assert scores == sorted(scores, reverse=True)
     assert all(0 <= score <= 1 + 1e-9 for score in scores)
+
+
+@given(backends, constraints, rules, requests, st.integers(0, 3))
+def test_masking_never_sends_what_the_label_without_masking_would_not_allow(fleet, constraints, rules, request, masked):
+    """A transform may open backends up to the masked label, and none beyond it."""
+    policy = build(fleet, constraints, rules)
+    decision = decide(replace(request, masked_label=masked), idle(policy), policy)
+    clearance = {backend["name"]: LEVELS.index(backend["clearance"]) for backend in fleet}
+    assert decision.sent_label in (request.label, min(request.label, masked))
+    assert decision.transform is not None or decision.sent_label == request.label
+    assert all(decision.sent_label <= clearance[c.target.backend] for c in decision.ranked)
 
 
 @given(backends, constraints, rules, requests, st.integers(0, 3))

@@ -75,9 +75,15 @@ def test_check_of_files_that_are_not_there(tmp_path, capsys):
     assert "no YAML files" in err
 
 
-def test_check_leaves_out_the_tests_of_policies(folder, capsys):
-    (folder / "policy_test.yaml").write_text("this: is something else\n")
-    assert run(capsys, "check", folder)[0] == 0
+def test_check_of_a_folder_looks_at_the_tests_of_its_policies_too(folder, capsys):
+    cases = (
+        "apiVersion: pointsman/v1\nkind: PolicyTest\ntests:\n  - {name: a, request: {model: chat}, expect: {EXPECT}}\n"
+    )
+    (folder / "policy_test.yaml").write_text(cases.replace("EXPECT", "backend: nobody"))
+    status, out, _ = run(capsys, "check", folder)
+    assert (status, "there is no backend 'nobody'" in out) == (1, True)
+    (folder / "policy_test.yaml").write_text(cases.replace("EXPECT", "backend: cloud"))
+    assert run(capsys, "check", folder)[0] == 0, "whether a test passes is for `pointsman test` to say"
 
 
 # --- explain ------------------------------------------------------------------------------------------------------

@@ -67,6 +67,7 @@ class Served:
     process: subprocess.Popen[str]
     port: int
     admin_port: int
+    folder: Path
 
     def call(self, method, path, body=None, *, admin=False, timeout=20):
         """One request on a connection of its own, so that the kernel may give it to either replica."""
@@ -116,7 +117,10 @@ def served(tmp_path_factory, onnx_models):
     (folder / "double.onnx").symlink_to(onnx_models / "double.onnx")
     (folder / "fleet.yaml").write_text(FLEET)
     port, admin_port = free_port(), free_port()
-    options = ("--engine", "ray", "--replicas", "2", "--port", str(port), "--admin-port", str(admin_port))
+    options = (
+        "--engine", "ray", "--replicas", "2", "--port", str(port), "--admin-port", str(admin_port), "--watch", "0",
+        "--decision-log", str(folder / "log"),
+    )  # fmt: skip
     process = subprocess.Popen(
         [sys.executable, "-m", "router", "serve", str(folder), *options],
         stdout=subprocess.PIPE,
@@ -124,7 +128,7 @@ def served(tmp_path_factory, onnx_models):
         text=True,
         cwd=ROOT,
     )
-    served = Served(process, port, admin_port)
+    served = Served(process, port, admin_port, folder)
     watchdog = threading.Timer(START_S, process.kill)
     watchdog.start()
     try:
@@ -191,6 +195,89 @@ def test_metrics_are_those_of_both_replicas(served):
     # The admin port is one replica's, and knows its own decisions: that some are missing shows that two served.
     known = sum(served.call("GET", f"/decisions/{one}", admin=True)[0] == 200 for one in ids)
     assert 0 < known < 40
+
+
+# --- reload -------------------------------------------------------------------------------------------------------
+
+
+def _write_policy(served, rule):
+    (served.folder / "policy.yaml").write_text(
+        f"apiVersion: pointsman/v1\nkind: Policy\nrules: [{{name: {rule}, match: {{task: chat}}}}]\n"
+    )
+
+
+def _rules(served, count=30):
+    """The rules that answers of either replica name."""
+    return {served.chat()[1]["x-pointsman-rule"] for _ in range(count)}
+
+
+def test_a_reload_reaches_every_replica_while_requests_go_on(served):
+    answers: list[tuple[int, str]] = []
+    done = threading.Event()
+
+    def client():
+        while not done.is_set():
+            status, headers, _ = served.chat()
+            answers.append((status, headers["x-pointsman-rule"]))
+
+    threads = [threading.Thread(target=client) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for i in range(6):
+        _write_policy(served, f"rule-{i}" if i % 3 < 2 else "not a name")
+        status, _, body = served.call("POST", "/reload", admin=True)
+        assert status == (200 if i % 3 < 2 else 409), body
+        if status == 200:
+            assert _rules(served, 10) == {f"rule-{i}"}, "from the moment the reload is answered"
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert len(answers) > 50
+    assert {status for status, _ in answers} == {200}
+    assert {rule for _, rule in answers} <= {"default", *(f"rule-{i}" for i in range(6) if i % 3 < 2)}
+    assert served.sum("pointsman_reloads_total", outcome="swapped") == 8, "four in two replicas"
+    assert served.sum("pointsman_reloads_total", outcome="refused") == 4
+
+
+def test_sighup_reloads_every_replica(served):
+    _write_policy(served, "after-sighup")
+    served.process.send_signal(signal.SIGHUP)
+    assert soon(lambda: _rules(served) == {"after-sighup"})
+
+
+_RECONFIGURE = """
+import sys
+import ray
+from ray import serve
+ray.init(address=sys.argv[1], log_to_driver=False)
+serve.get_deployment_handle("router", "pointsman").broadcast("reconfigure", {"revision": 2}).results()
+"""
+
+
+def test_a_changed_user_config_reloads_every_replica(served):
+    """As Ray Serve calls it where `user_config` of a deployed application changes."""
+    _write_policy(served, "after-reconfigure")
+    commands = " ".join(command(pid) for pid in descendants(served.process.pid))
+    address = re.search(r"--gcs-address=(\S+)", commands)[1]
+    quiet = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+    subprocess.run([sys.executable, "-c", _RECONFIGURE, address], check=True, cwd=ROOT, env=quiet, timeout=60)
+    assert _rules(served) == {"after-reconfigure"}
+
+
+def test_each_replica_logs_a_chain_of_its_own_and_all_are_intact(served):
+    ids = {served.chat()[1]["x-pointsman-decision"] for _ in range(40)}
+    logged: set[str] = set()
+
+    def complete():
+        logged.update(json.loads(line).get("id") for file in (served.folder / "log").iterdir() for line in file.open())
+        return ids <= logged
+
+    assert soon(complete)
+    verified = subprocess.run(
+        [sys.executable, "-m", "router", "log", "verify", "--json", str(served.folder / "log")],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert len(json.loads(verified.stdout)["chains"]) == 2
 
 
 def test_kill_9_of_a_replica_stops_nobody_else_and_another_takes_its_place(served):

@@ -1,0 +1,19 @@
+"""Write what is derived from the models: the JSON Schema that is shipped, and the reference. Run by `make docs`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from policies import jsonschema, reference
+
+ROOT = Path(__file__).resolve().parents[1]
+
+GENERATED = {
+    ROOT / "policies" / jsonschema.SHIPPED: jsonschema.text,
+    ROOT / "docs" / "policy-reference.md": reference.text,
+}
+"""Every generated file, and what gives its text."""
+
+if __name__ == "__main__":
+    for path, text in GENERATED.items():
+        path.write_text(text(), encoding="utf-8")
