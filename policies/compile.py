@@ -102,6 +102,11 @@ class CompiledPolicy:
     def models(self) -> tuple[str, ...]:
         return tuple(sorted({target.model for target in self.targets}))
 
+    @property
+    def transforms(self) -> bool:
+        """Whether any rule asks for masking."""
+        return any(rule.transform is not None for rule in self.rules)
+
     def rank(self, level: str) -> int:
         """The rank of a level's name; KeyError when there is none of that name."""
         try:

@@ -35,10 +35,8 @@ class Filter(Protocol):
 
 
 # The first sentence of each is what the reference says of it.
-
-
 def tenant(target: Target, context: Context) -> str | None:
-    """The tenant may not use the model, or not state the usage."""
+    """The tenant may not use the model, or state this use."""
     return context.barred
 
 

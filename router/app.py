@@ -32,6 +32,8 @@ from router.errors import ApiError, as_api_error
 from router.execute import Result
 from router.hints import NO_HINTS, Hints, parse_hints
 from router.live import Live
+from router.requests import Masked
+from router.restore import RestoredStream, restore_body
 from router.service import Service
 from router.wire import oip, openai
 from router.wire.parsed import Parsed
@@ -72,6 +74,7 @@ class Exchange:
     parsed: Parsed | None = None
     hints: Hints = NO_HINTS
     decided: Decided | None = None
+    masked: Masked | None = None
     result: Result | None = None
     usage: Usage | None = None
     cost_usd: float | None = None
@@ -165,12 +168,16 @@ class DataApp:
         body = await read_body(receive, fields.get(b"content-length"), service.settings.max_body_bytes)
         parsed = exchange.parsed = parse(live.policy, fields, body)
         hints = exchange.hints = parse_hints(scope["headers"], live.policy)
-        decided = exchange.decided = service.decide(live, parsed, hints, len(body), exchange.tenant.name)
+        decided, masked = await service.decide(live, parsed, hints, len(body), exchange.tenant.name)
+        exchange.decided, exchange.masked = decided, masked
         request = decided.request
         if decided.decision.refusal is not None:
             raise ApiError.from_refusal(decided.decision.refusal, decided.decision.notices)
         path, payload = (parsed.path, body) if parsed.infer is None else ("", b"")
-        call = Call(parsed.model, path, payload, parsed.stream, parsed.infer, request.id, request.label)
+        sent_label = request.label
+        if masked is not None:  # only then has anything been removed, and only then may less than the label count
+            payload, sent_label = msgspec.json.encode(masked.content), decided.decision.sent_label
+        call = Call(parsed.model, path, payload, parsed.stream, parsed.infer, request.id, sent_label)
         async with Departure(receive) as departure:
             result = exchange.result = await service.execute(live, decided, call)
             if result.answer.chunks is not None:
@@ -189,6 +196,9 @@ class DataApp:
             body, headers = oip.render(answer.infer, parsed.infer, parsed.model)
         else:
             body = answer.body or b""
+        if exchange.masked is not None:
+            body, unrestored = restore_body(body, exchange.masked.pseudonyms)
+            self.service.metrics.unrestored.inc(unrestored)
         exchange.usage = answer.usage
         exchange.cost_usd = self.service.finished(exchange.live, decided, result, answer.usage)
         return body, (*headers, *self._headers(exchange, exchange.cost_usd))
@@ -205,8 +215,12 @@ class DataApp:
             first_byte = self.service.metrics.first_byte_seconds.labels(request.task, result.candidate.target.tier)
             first_byte.observe(now - exchange.arrived)
             exchange.live.state.observe_ttft(result.candidate.target, (now - result.started) * 1000)
+            if exchange.masked is not None:
+                chunks = RestoredStream(chunks, exchange.masked.pseudonyms)
             async for chunk in chunks:
                 await send_chunk(send, chunk)
+            if isinstance(chunks, RestoredStream):
+                self.service.metrics.unrestored.inc(chunks.unrestored)
             exchange.cost_usd = self.service.finished(exchange.live, decided, result, None)
         except BackendError:
             exchange.live.executor.stream_broke(result)

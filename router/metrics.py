@@ -119,6 +119,16 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livemax",
         )
+        self.pseudonymised = Counter(
+            "pointsman_pseudonymised",
+            "Values replaced by placeholders before a request was sent",
+            registry=registry,
+        )
+        self.unrestored = Counter(
+            "pointsman_placeholders_unrestored",
+            "Placeholders in answers that stand for nothing in their request, so that nothing could be put back",
+            registry=registry,
+        )
         self.reloads = Counter(
             "pointsman_reloads",
             "Configurations read again: swapped in, unchanged, or refused because something was wrong with them",

@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
 import msgspec
 
 from policies.compile import CompiledPolicy
 from policies.schema import HttpRequest
 from policies.sensitivity.labels import Label, declassified, label
+from policies.sensitivity.pseudonyms import Pseudonyms, mask_strings
 from policies.tenants import ANONYMOUS, Tenant
 from policies.types import Request
 from router.errors import ApiError
 from router.hints import Hints, parse_hints
 from router.wire import oip, openai
 from router.wire.parsed import Parsed
+
+
+@dataclass(frozen=True, slots=True)
+class Masked:
+    """A call with its entities replaced by placeholders, and the map that puts them back. Lives as long as the
+    request; kept nowhere."""
+
+    content: Any = field(repr=False)  # decoded JSON
+    pseudonyms: Pseudonyms
+
+
+class Built(NamedTuple):
+    request: Request
+    label: Label
+    masked: Masked | None
 
 
 def build_request(
@@ -23,7 +43,7 @@ def build_request(
     decision_id: str,
     now: float,
     tenant_name: str = ANONYMOUS,
-) -> tuple[Request, Label]:
+) -> Built:
     """The request with its label. Its id is the caller's where the caller gave one; `now` is seconds since 1970.
 
     Raises ApiError 403 where the headers ask for what the tenant may not do."""
@@ -48,20 +68,33 @@ def build_request(
         headers=hints.headers,
         labels={n: v for n, v in {**parsed.labels(), **hints.labels}.items() if n in policy.label_names},
     )
-    texts = parsed.texts() if policy.detectors else ()
-    if texts and hints.request_id:
-        texts = [*texts, hints.request_id]  # it goes to the backend too
-    found = label(
-        policy.floor(request, now),
-        len(policy.levels) - 1,
-        policy.detectors,
-        texts,
-        header=hints.label,
-        tenant=None if policy.tenants is None else tenant.floor,
-    )
-    if hints.declassify is not None:
-        found = declassified(found, hints.declassify)
-    return request.labelled(found.rank, None, frozenset(found.entities)), found
+    floor = policy.floor(request, now)
+    tenant_floor = None if policy.tenants is None else tenant.floor
+
+    def labelled(texts: Sequence[str] | None) -> Label:
+        if texts and hints.request_id:
+            texts = [*texts, hints.request_id]  # it goes to the backend too
+        top = len(policy.levels) - 1
+        found = label(floor, top, policy.detectors, texts, header=hints.label, tenant=tenant_floor)
+        return found if hints.declassify is None else declassified(found, hints.declassify)
+
+    found = labelled(parsed.texts() if policy.detectors else ())
+    masked = _mask(parsed, policy) if found.entities and policy.transforms else None
+    # What masking has left is looked at as a whole, by the detectors themselves: whatever it missed raises the label.
+    masked_label = None if masked is None else labelled(replace(parsed, content=masked.content).texts()).rank
+    return Built(request.labelled(found.rank, masked_label, frozenset(found.entities)), found, masked)
+
+
+def _mask(parsed: Parsed, policy: CompiledPolicy) -> Masked | None:
+    """The call with its entities replaced; None where it is not one of text, or cannot be scanned."""
+    if not isinstance(parsed.content, dict):
+        return None
+    pseudonyms = Pseudonyms()
+    try:
+        content = mask_strings(parsed.content, pseudonyms, policy.detectors.find, keep=frozenset({"model"}))
+    except Exception:  # a detector's failure: then nothing is known to have been removed
+        return None
+    return Masked(content, pseudonyms)
 
 
 def _check_permitted(tenant: Tenant, hints: Hints) -> None:
@@ -92,4 +125,4 @@ def from_http(http: HttpRequest, policy: CompiledPolicy, limit: int, now: float)
     else:
         raise ApiError("not_found", f"no inference path '{http.path[:100]}'", f"try {', '.join(openai.TASKS)}")
     hints = parse_hints(headers.items(), policy)
-    return build_request(parsed, hints, policy, len(body), "explain", now, http.tenant)[0]
+    return build_request(parsed, hints, policy, len(body), "explain", now, http.tenant).request

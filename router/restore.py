@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from backends.calls import Chunks
+from backends.errors import BadAnswer
 from policies.sensitivity.pseudonyms import Pseudonyms, Restorer
 
 _JSON_TEXT = frozenset({"arguments"})
@@ -17,12 +18,13 @@ _JSON_TEXT = frozenset({"arguments"})
 _MAX_EVENT = 16 * 1024 * 1024
 
 
-class UnreadableEvent(ValueError):
+class UnreadableEvent(BadAnswer):
     """An event of a stream that is not what the OpenAI API sends. Says nothing of what it was."""
 
 
 def restore_body(body: bytes, pseudonyms: Pseudonyms) -> tuple[bytes, int]:
-    """A whole answer with every string restored, and the number of placeholders that are none of ours."""
+    """A whole answer with every string restored, and the number of placeholders that are none of ours. Raises
+    BadAnswer."""
     unrestored = 0
 
     def restored(value: Any, key: str = "") -> Any:
@@ -38,7 +40,11 @@ def restore_body(body: bytes, pseudonyms: Pseudonyms) -> tuple[bytes, int]:
         unrestored += restorer.unrestored
         return text
 
-    return msgspec.json.encode(restored(msgspec.json.decode(body))), unrestored
+    try:
+        content = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise BadAnswer("an answer that is not JSON") from None
+    return msgspec.json.encode(restored(content)), unrestored
 
 
 @dataclass(slots=True)

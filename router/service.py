@@ -28,7 +28,7 @@ from router.execute import Result
 from router.hints import Hints
 from router.live import Live
 from router.metrics import Metrics
-from router.requests import build_request
+from router.requests import Masked, build_request
 from router.settings import Settings
 from router.state import FleetState
 from router.wire.parsed import Parsed
@@ -36,6 +36,7 @@ from router.wire.parsed import Parsed
 log = logging.getLogger("pointsman")
 
 RECENT_DECISIONS = 512
+LONG_BODY_BYTES = 128 * 1024
 _RETIRE_S = 300.0
 """How long requests under a configuration that has been replaced may keep its backends open."""
 Loader = Callable[[], Configuration]
@@ -107,12 +108,18 @@ class Service:
 
     # --- one request ------------------------------------------------------------------------------------------------
 
-    def decide(self, live: Live, parsed: Parsed, hints: Hints, body_bytes: int, tenant: str = ANONYMOUS) -> Decided:
-        """Label the call of a tenant and decide where it goes. Raises ApiError 403 where it asks for too much."""
+    async def decide(
+        self, live: Live, parsed: Parsed, hints: Hints, body_bytes: int, tenant: str = ANONYMOUS
+    ) -> tuple[Decided, Masked | None]:
+        """Label the call of a tenant and decide where it goes; with the call as it may be sent where the decision is
+        to mask it. Raises ApiError 403 where it asks for too much."""
         begin, wall = time.perf_counter(), time.time()
         policy = live.policy
         decision_id = secrets.token_hex(16)
-        request, found = build_request(parsed, hints, policy, body_bytes, decision_id, wall, tenant)
+        facts = (parsed, hints, policy, body_bytes, decision_id, wall, tenant)
+        # A long text is scanned beside the event loop, so that others need not wait for it.
+        long = body_bytes > LONG_BODY_BYTES
+        request, found, masked = await asyncio.to_thread(build_request, *facts) if long else build_request(*facts)
         snapshot = live.state.snapshot(time.monotonic(), wall, live.ledger.spent(request, policy, wall))
         decision = decide(request, snapshot, policy, self.settings.seed)
         if decision.refusal is None and decision.quotas:
@@ -128,7 +135,10 @@ class Service:
         decided = self.recent[decision_id] = Decided(decision_id, request, found, snapshot, decision, policy)
         if len(self.recent) > RECENT_DECISIONS:
             self.recent.popitem(last=False)
-        return decided
+        if decision.transform is None or masked is None:
+            return decided, None
+        self.metrics.pseudonymised.inc(len(masked.pseudonyms.values))
+        return decided, masked
 
     async def execute(self, live: Live, decided: Decided, call: Call) -> Result:
         deadline_ms = decided.request.deadline_ms
@@ -167,7 +177,7 @@ class Service:
         assert candidate is not None
         try:
             was = decided.request
-            request, _ = build_request(
+            request, _, _ = build_request(
                 parsed, hints, candidate, was.body_bytes, decided.id, decided.snapshot.now, was.tenant
             )
             decision = decide(request, replace(decided.snapshot, spent={}), candidate, self.settings.seed)

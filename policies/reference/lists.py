@@ -15,11 +15,11 @@ from policies.types import RefusalCode
 
 REFUSALS: Mapping[RefusalCode, str] = {
     RefusalCode.MODEL_NOT_FOUND: "no backend serves this model for this task",
-    RefusalCode.POLICY_NO_BACKEND: "the policy leaves no backend: each is removed by `clearance`, `constraint` or "
-    "`capability`. Waiting does not help",
-    RefusalCode.UNAUTHORIZED: "there is a Tenants document, and the request comes from none of its tenants",
+    RefusalCode.UNAUTHORIZED: "there is no such tenant",
     RefusalCode.MODEL_NOT_ALLOWED: "the tenant may not use this model",
     RefusalCode.USAGE_NOT_ALLOWED: "the tenant may not state this usage",
+    RefusalCode.POLICY_NO_BACKEND: "the policy leaves no backend: each is removed by `clearance`, `constraint` or "
+    "`capability`. Waiting does not help",
     RefusalCode.OVERLOADED: "a backend that the policy allows is full",
     RefusalCode.RATE_LIMITED: "a limit of the policy is reached",
     RefusalCode.BUDGET_EXHAUSTED: "a budget of the policy is used up in this period",

@@ -119,13 +119,10 @@ references, never values.
 """
 
 TENANTS = """
-Who may ask. With this document a request without a good key or token is refused (401), and one that its tenant may
-not make as well (403). Keys never stand in the file: `pointsman key new` makes one, and prints what to write here.
-
-Floors, models and usages are part of what decides, so they are part of the policy's digest. `keys` and `jwt` are not:
-a new key is no new policy. All of it is taken up by a reload.
+The document says who may ask. It may stand in a file of its own beside the fleet and the policy, and there is one at
+most. Without it every caller is the tenant `anonymous`, and the router listens on this machine only. What it says of
+labels, models and usages decides, so it is part of the policy's digest; its keys are not.
 """
-
 TESTS = """
 `pointsman test` decides each request by the code that serves, in the situation that is given, and compares the decision
 with what is expected. `--coverage` lists what no case exercises.

@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"pointsman {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_serve, _check, _explain, _test, _diff, _scan, _log, _schema, _key):
+    for add in (_serve, _check, _explain, _test, _diff, _scan, _log, _key, _schema):
         add(commands)
     arguments = parser.parse_args(argv)
     try:

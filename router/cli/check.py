@@ -73,11 +73,6 @@ def check(files: list[Path], env: Mapping[str, str]) -> Iterator[Problem]:
                 yield from _lints(compiled, together)
 
 
-def _one_configuration(documents: list[Document]) -> bool:
-    counts = Counter(document.kind for document in documents)
-    return counts["Fleet"] == 1 and set(counts) <= {"Fleet", "Policy", "Tenants"} and set(counts.values()) == {1}
-
-
 def check_tests(files: list[Path], env: Mapping[str, str]) -> Iterator[Problem]:
     """What keeps files of tests from being run. Whether the tests pass is for `pointsman test` to say."""
     for path in files:
@@ -85,6 +80,11 @@ def check_tests(files: list[Path], env: Mapping[str, str]) -> Iterator[Problem]:
             run_file(path, env)
         except ConfigurationError as error:
             yield from error.problems
+
+
+def _one_configuration(documents: list[Document]) -> bool:
+    counts = Counter(document.kind for document in documents)
+    return counts["Fleet"] == 1 and set(counts) <= {"Fleet", "Policy", "Tenants"} and set(counts.values()) == {1}
 
 
 def _lints(compiled: CompiledPolicy, documents: list[Document]) -> list[Problem]:
