@@ -1,6 +1,6 @@
 # Two commands for a newcomer:  make run   and   make test.  Both rest on `make setup`.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint types unit bench bench-pii docs lock clean
+.PHONY: help setup run test mutants lint types unit bench bench-pii docs lock clean
 
 PYTHON ?= python3
 ENGINE ?= ray
@@ -42,6 +42,9 @@ types: setup
 
 unit: setup
 	$(BIN)/pytest
+
+mutants: setup  ## take out one guard at a time: the tests must notice each (about three minutes)
+	$(BIN)/python tests/mutants.py
 
 bench: setup  ## measurements, printed as tables
 	$(BIN)/python benchmarks/decide.py

@@ -1,0 +1,150 @@
+"""Takes out one guard at a time and shows that the tests notice: `make mutants`.
+
+Each mutant is a copy of the sources with one change; the tests named with it must fail on it. Not part of `make test`:
+it runs the tests of the promises once per mutant.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+COPIED = ("policies", "backends", "router", "tests", "configs", "docs", "pyproject.toml", "README.md")
+
+
+@dataclass(frozen=True)
+class Mutant:
+    promise: str
+    change: str
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+MUTANTS = (
+    Mutant(
+        "2 clearance", "the filter lets everything pass", "policies/filters.py",
+        "    if label > target.clearance:", "    if False:",
+        "tests/policies/test_decide_properties.py tests/router/test_execution.py",
+    ),
+    Mutant(
+        "2 clearance", "the guard where calls leave lets everything pass", "router/guard.py",
+        "        if label not in self._permitted:", "        if False:",
+        "tests/router/test_execution.py",
+    ),
+    Mutant(
+        "2 clearance", "a backend without a clearance may see everything", "policies/targets.py",
+        "if backend.clearance is not None else 0", "if backend.clearance is not None else len(ranks) - 1",
+        "tests/policies",
+    ),
+    Mutant(
+        "3 doubt", "a detector that fails raises nothing", "policies/sensitivity/labels.py",
+        '                raised.append((f"{outcome.name}:failed", top))\n', "",
+        "tests/policies/test_labels.py tests/router/test_leak.py",
+    ),
+    Mutant(
+        "3 doubt", "text that cannot be read raises nothing", "policies/sensitivity/labels.py",
+        '        raised.append(("unreadable", top))', "        pass",
+        "tests/policies/test_labels.py",
+    ),
+    Mutant(
+        "3 doubt", "a prefilter that ran out of memory found nothing", "policies/sensitivity/prefilter.py",
+        "raise Blind", "return frozenset() or Blind",
+        "tests/policies/sensitivity/test_scanner.py",
+    ),
+    Mutant(
+        "3 doubt", "an unknown level in a header counts as none", "router/hints.py",
+        "        return policy.rank(value)\n    except KeyError:",
+        "        return policy.rank(value)\n    except KeyError:\n        return None\n    except ValueError:",
+        "tests/router/test_bad_input.py",
+    ),
+    Mutant(
+        "1 only rises", "the caller's header replaces what was found", "policies/sensitivity/labels.py",
+        "    rank = max(rank for _, rank in raised)",
+        "    rank = max(rank for _, rank in raised) if header is None else header",
+        "tests/policies/test_labels.py tests/router/test_leak.py",
+    ),
+    Mutant(
+        "1 only rises", "masked text is not looked at again", "router/requests.py",
+        "labelled(replace(parsed, content=masked.content).texts()).rank", "0",
+        "tests/router/test_pseudonymise.py",
+    ),
+    Mutant(
+        "1 only rises", "words about the whole text are masked like names", "policies/sensitivity/pseudonyms.py",
+        'NOT_MASKABLE = frozenset({"KEYWORD"})', "NOT_MASKABLE = frozenset[str]()",
+        "tests/policies/sensitivity/test_pseudonyms.py tests/router/test_pseudonymise.py",
+    ),
+    Mutant(
+        "1 only rises", "the second of two equal keys is the one that is scanned", "backends/jsonbody.py",
+        "    if sum(1 for colon in _STRING.findall(data) if colon) != _keys(value):", "    if False:",
+        "tests/backends/test_jsonbody.py",
+    ),
+    Mutant(
+        "4 no payload", "the name of an unknown model is logged", "router/decisionlog/record.py",
+        "    return request.model if request.model in policy.models else UNKNOWN_MODEL", "    return request.model",
+        "tests/router/test_decision_log.py",
+    ),
+    Mutant(
+        "5 bad policy", "a reload does not run the tests beside the policy", "router/loading.py",
+        "if self.run_tests else frozenset()", "if False else frozenset()",
+        "tests/router/test_reload.py",
+    ),
+    Mutant(
+        "5 bad policy", "a configuration with errors compiles", "policies/compile.py",
+        'or any(p.severity == "error" for p in problems)', "or False",
+        "tests/router/test_reload.py tests/policies/test_bad_files.py",
+    ),
+    Mutant(
+        "evidence", "an edited line of the log is taken for intact", "router/decisionlog/chain.py",
+        'hashlib.sha256(line[:-_TAIL]).hexdigest() == record["hash"]', "True",
+        "tests/router/test_decision_log.py",
+    ),
+)  # fmt: skip
+
+
+def run(mutant: Mutant) -> tuple[bool, float]:
+    """(whether the tests notice, seconds)."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
+        for name in COPIED:
+            source = ROOT / name
+            ignore = shutil.ignore_patterns("__pycache__", "models")
+            if source.is_dir():
+                shutil.copytree(source, Path(folder) / name, ignore=ignore)
+            else:
+                shutil.copy(source, folder)
+        file = Path(folder) / mutant.file
+        text = file.read_text(encoding="utf-8")
+        if text.count(mutant.old) != 1:
+            raise SystemExit(f"{mutant.file}: the line to change is not there once: {mutant.old.strip()}")
+        file.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *mutant.tests.split()]
+        ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if ended.returncode not in (0, 1):
+        raise SystemExit(f"{mutant.change}: the tests could not be run\n{ended.stdout[-2000:]}{ended.stderr[-2000:]}")
+    return ended.returncode == 1, time.monotonic() - began
+
+
+def main() -> int:
+    """Arguments: words that the changes to try must hold; none: all."""
+    survived = 0
+    for mutant in [one for one in MUTANTS if all(word in one.change for word in sys.argv[1:])]:
+        noticed, seconds = run(mutant)
+        survived += not noticed
+        print(
+            f"{'noticed' if noticed else 'SURVIVED'}  {seconds:5.1f} s  {mutant.promise:<14} {mutant.change}",
+            flush=True,
+        )
+    print(f"{len(MUTANTS) - survived} of {len(MUTANTS)} noticed")
+    return 1 if survived else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
