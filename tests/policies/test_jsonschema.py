@@ -45,6 +45,8 @@ from policies.schema import (
     ScriptStep,
     Sensitivity,
     Slo,
+    Tenant,
+    Tenants,
     TimeWindow,
     Tls,
 )
@@ -257,6 +259,7 @@ EXAMPLES = [
     full(
         Fleet, backends=[full(Backend, models={"chat": full(BackendModel)}, tls=full(Tls), script=[full(ScriptStep)])]
     ),
+    full(Tenants, tenants=[full(Tenant)]),
     full(PolicyTest, tests=[full(Case, request=full(one), expect=full(Expect)) for one in (RequestFacts, HttpRequest)]),
 ]
 
