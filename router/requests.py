@@ -15,7 +15,13 @@ from router.wire.parsed import Parsed
 
 
 def build_request(
-    parsed: Parsed, hints: Hints, policy: CompiledPolicy, body_bytes: int, decision_id: str, now: float
+    parsed: Parsed,
+    hints: Hints,
+    policy: CompiledPolicy,
+    body_bytes: int,
+    decision_id: str,
+    now: float,
+    tenant: str = "anonymous",
 ) -> tuple[Request, Label]:
     """The request with its label. Its id is the caller's where the caller gave one; `now` is seconds since 1970."""
     request = Request(
@@ -23,6 +29,7 @@ def build_request(
         model=parsed.model,
         task=parsed.task,
         protocol=parsed.wire,
+        tenant=tenant,
         usage=hints.usage,
         tokens_in=parsed.tokens_in,
         tokens_out=parsed.tokens_out,
@@ -54,4 +61,5 @@ def from_http(http: HttpRequest, policy: CompiledPolicy, limit: int, now: float)
         parsed = oip.parse(model[0], headers, body, policy, limit)
     else:
         raise ApiError("not_found", f"no inference path '{http.path[:100]}'", f"try {', '.join(openai.TASKS)}")
-    return build_request(parsed, parse_hints(headers.items(), policy), policy, len(body), "explain", now)[0]
+    hints = parse_hints(headers.items(), policy)
+    return build_request(parsed, hints, policy, len(body), "explain", now, http.tenant)[0]

@@ -67,6 +67,7 @@ class HttpRequest(Model):
 
     path: str = Field(description="the path that is called", examples=["/v1/chat/completions"])
     headers: dict[str, str] = Field(default={}, description="its headers", examples=[{"x-usage": "commercial"}])
+    tenant: str = Field(default="anonymous", description="whose key it carries", examples=["acme-dev"])
     body: dict[str, Any] = Field(
         description="its JSON body", examples=[{"model": "chat", "messages": [{"role": "user", "content": "Hi"}]}]
     )
