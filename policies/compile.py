@@ -189,7 +189,8 @@ def compile_documents(
             problems.append(document.problem(("kind",), f"a second {document.kind}; the first is {where}", "keep one"))
     if fleets:
         policy = policies[0][0] if policies else Policy(apiVersion="pointsman/v1", kind="Policy")
-        problems += check_clearances(*fleets[0], policy)
+        if policies or not any(document.kind == "Policy" for document in documents):
+            problems += check_clearances(*fleets[0], policy)  # else its levels are not known
         if policies:
             problems += check_names(fleets[0][0], *policies[0])
         if tenants:

@@ -17,7 +17,9 @@ from router.errors import STATUS
 from router.metrics import Metrics
 
 README = ROOT / "README.md"
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("*/README.md")])
+DOCUMENTS = sorted(
+    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("configs/*/README.md")]
+)
 PACKAGES = "policies|backends|router|configs|tests|benchmarks|docs|helm|requirements"
 
 

@@ -125,7 +125,8 @@ labels, models and usages decides, so it is part of the policy's digest; its key
 """
 TESTS = """
 `pointsman test` decides each request by the code that serves, in the situation that is given, and compares the decision
-with what is expected. `--coverage` lists what no case exercises.
+with what is expected. `--coverage` lists what no case exercises. Where every rule has a `match`, the rule `default`
+counts too: a case for a model that nobody serves exercises it.
 """
 
 VARIABLES = """
@@ -152,6 +153,8 @@ rules:
   - include: rules/vision.yaml
   - {name: everything-else, objective: {cost: {weight: 1}}}
 ```
+
+A file that ends in `.txt` is a list of words: one a line, without empty lines and lines that begin with `#`.
 """
 
 NAMES = """

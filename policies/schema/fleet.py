@@ -85,7 +85,7 @@ class Price(Model):
 class Energy(Model):
     """The power a backend draws."""
 
-    active_w: NonNegative = Field(default=0, description="watts while it computes", examples=[300])
+    active_w: NonNegative = Field(default=0, description="watts with all `max_in_flight` places taken", examples=[300])
     idle_w: NonNegative = Field(default=0, description="watts while it waits", examples=[60])
 
 

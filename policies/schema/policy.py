@@ -75,7 +75,7 @@ DetectorSettings = Annotated[
 
 
 class Floor(Model):
-    """A level that matching requests have at least, whatever else is known of them."""
+    """A level that matching requests have at least, whatever else is known of them; also once pseudonymised."""
 
     match: Match = Field(
         default=Match(),
@@ -154,7 +154,9 @@ class CarbonTerm(Model):
 
     weight: NonNegative = Field(description="how much it counts, relative to the other terms", examples=[0.1])
     target_g: Positive = Field(
-        default=1, description="the grams of CO2 equivalent of a request that score 0.5", examples=[0.5]
+        default=1,
+        description="the grams of CO2 equivalent of a request that score 0.5: a usual answer's, to tell places apart",
+        examples=[0.5],
     )
 
 
@@ -245,7 +247,8 @@ class Split(Model):
     only serve as fallback."""
 
     weights: Annotated[dict[str, Positive], Field(min_length=1)] = Field(
-        description="the weight of each backend, relative to the others", examples=[{"onprem-llm": 90, "cloud-gpu": 10}]
+        description="the weight of each backend, relative to the others. A single one is preferred to all others",
+        examples=[{"onprem-llm": 90, "cloud-gpu": 10}],
     )
     sticky: Literal["request", "session", "tenant"] = Field(
         default="request",

@@ -29,7 +29,8 @@ class Given(Model):
     )
     spent: dict[str, NonNegative] = Field(
         default={},
-        description="what is used of a budget or limit in this period, by its name. `name/key` where it has `each`",
+        description="what is used of a budget or limit in this period, by its name; `name/key` where it has "
+        "`each`. Of a limit on requests and tokens, one number stands for both",
         examples=[{"dev-daily": 20, "per-tenant/acme-dev": 3.5}],
     )
 

@@ -63,9 +63,13 @@ def check(files: list[Path], env: Mapping[str, str]) -> Iterator[Problem]:
             in_folder = [everything]
         fleets = [d for documents in in_folder for d in documents if d.kind == "Fleet"]
         alone = [d for documents in in_folder for d in documents if d.kind == "Fleet" and len(documents) == 1]
+        joined = len(fleets) == 1 == len(alone)
+        judged = any(d.kind == "Policy" for documents in in_folder for d in documents)
         for documents in in_folder:
             together = documents
-            if len(fleets) == 1 == len(alone) and not any(d.kind == "Fleet" for d in documents):
+            if joined and documents == alone and judged:
+                continue  # with its policy, whose levels it names
+            if joined and not any(d.kind == "Fleet" for d in documents):
                 together = [*alone, *documents]
             compiled, problems = compile_documents(together, ZoneInfo)
             yield from problems

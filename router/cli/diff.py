@@ -8,6 +8,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -67,7 +68,16 @@ def _requests(path: Path) -> Iterator[Probe]:
 
 def _facts(probe: Probe) -> dict[str, Any]:
     shown = probe.facts.model_dump(exclude_defaults=True, exclude={"id", "protocol"})
-    return shown if probe.now == MONDAY_NOON else shown | {"now": probe.now}
+    if probe.now == MONDAY_NOON:
+        return shown
+    return shown | {"now": datetime.fromtimestamp(probe.now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
+
+
+def _plain(value: Any) -> str:
+    """A fact for a person: `batch=true` for labels, names one after the other for a list."""
+    if isinstance(value, dict):
+        return " ".join(f"{name}={one}" for name, one in value.items())
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _as_json(old: CompiledPolicy, new: CompiledPolicy, asked: list[Probe], moves: list[Move]) -> dict[str, Any]:
@@ -99,6 +109,8 @@ def _show(old: CompiledPolicy, new: CompiledPolicy, asked: list[Probe], moves: l
     print(f"policy {old.digest} -> {new.digest}, {len(asked)} requests compared", flush=True)
     if not moves:
         print("nothing moves")
+        if old.digest != new.digest:
+            print("the fleet is taken at rest: shares of a split, budgets, limits and load are not compared")
         return
     kinds = Counter((m.loses_trust, str(m.before), str(m.after), m.why) for m in moves)
     examples = {(m.loses_trust, str(m.before), str(m.after), m.why): m for m in reversed(moves)}
@@ -109,7 +121,7 @@ def _show(old: CompiledPolicy, new: CompiledPolicy, asked: list[Probe], moves: l
         move = examples[kind]
         if before == after:
             before, after = f"rule {move.before.rule}", f"rule {move.after.rule}, same backends"
-        example = ", ".join(f"{name} {value}" for name, value in _facts(move.probe).items())
+        example = ", ".join(f"{name} {_plain(value)}" for name, value in _facts(move.probe).items())
         table.add_row("LESS TRUSTED" if loses else "", str(count), before, after, why, example)
     out.print(table)
     if len(ordered) > _SHOWN:

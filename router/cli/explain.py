@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,8 @@ def show(explained: dict[str, Any], request: Request) -> None:
     out = console()
     head = f"model {request.model}, task {request.task}, tenant {request.tenant}, label {explained['label']}"
     out.print(f"request      {head}", highlight=False)
+    if request.entities:
+        out.print(f"found        {', '.join(sorted(request.entities))}", highlight=False)
     out.print(f"constraints  {', '.join(explained['constraints']) or 'none matches'}", highlight=False)
     out.print(f"rule         {explained['rule']}", highlight=False)
     if explained["refusal"]:
@@ -121,6 +124,10 @@ def show(explained: dict[str, Any], request: Request) -> None:
     else:
         out.print(f"goes to      {explained['backend']} ({explained['tier']})", highlight=False)
         out.print(f"attempts     {', then '.join(explained['attempts'])}", highlight=False)
+        for name, what in _beside(explained):
+            out.print(f"{name:<12} {what}", highlight=False)
+    for notice in explained["notices"]:
+        out.print(f"notice       {notice}", highlight=False)
     if explained["candidates"]:
         table = Table(
             "backend", "tier", "score", "= weight x value", "est. ms", "est. USD", "est. gCO2e", title="candidates"
@@ -139,3 +146,15 @@ def show(explained: dict[str, Any], request: Request) -> None:
             for by in rejected["by"]:
                 table.add_row(rejected["backend"], by["filter"], by["reason"])
         out.print(table)
+
+
+def _beside(explained: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What else the rule asks for, besides an order by score."""
+    if explained["picker"] == "split":
+        yield "picked by", "the rule's split; the scores do not count among those that share it"
+    if explained["transform"]:
+        yield "transform", f"{explained['transform']}: what is sent has the label {explained['sent_label']}"
+    for name in explained["strategy"] or ():
+        yield "strategy", name
+    if explained["shadow"]:
+        yield "copied to", explained["shadow"]

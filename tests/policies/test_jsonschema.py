@@ -95,7 +95,10 @@ class _Everything(dict[str, str]):
 
 
 def documents(path: Path) -> list[Document]:
-    found, problems = parse(path.read_text(encoding="utf-8"), path.name, _Everything())
+    def include(_: str, written: str) -> tuple[str, str]:
+        return written, (path.parent / written).read_text(encoding="utf-8")
+
+    found, problems = parse(path.read_text(encoding="utf-8"), path.name, _Everything(), include)
     assert not problems
     return found
 

@@ -75,6 +75,28 @@ def test_check_of_files_that_are_not_there(tmp_path, capsys):
     assert "no YAML files" in err
 
 
+LEVELS = """
+kind: Policy
+sensitivity: {levels: [public, internal, confidential, restricted, phi]}
+"""
+
+
+def test_check_of_a_folder_knows_the_levels_of_its_policy(folder, capsys):
+    fleet = folder / "fleet.yaml"
+    fleet.write_text(fleet.read_text().replace("clearance: restricted", "clearance: phi"))
+    policy = folder / "policy.yaml"
+    policy.write_text(LEVELS.replace("kind: ", "apiVersion: pointsman/v1\nkind: "))
+    status, out, _ = run(capsys, "check", folder)
+    assert (status, "error" in out) == (0, False)
+    policy.write_text(policy.read_text() + "rulez: []\n")
+    status, out, _ = run(capsys, "check", folder)
+    assert status == 1
+    assert "unknown sensitivity level" not in out, "what is wrong is the policy, not the fleet"
+    fleet.write_text(fleet.read_text().replace("clearance: phi", "clearance: phy"))
+    policy.write_text(policy.read_text().replace("rulez: []\n", ""))
+    assert "unknown sensitivity level 'phy'" in run(capsys, "check", folder)[1]
+
+
 def test_check_of_a_folder_looks_at_the_tests_of_its_policies_too(folder, capsys):
     cases = (
         "apiVersion: pointsman/v1\nkind: PolicyTest\ntests:\n  - {name: a, request: {model: chat}, expect: {EXPECT}}\n"
@@ -145,6 +167,50 @@ def test_explain_reads_a_request_as_a_client_would_send_it(folder, capsys, monke
     status, _, err = run(capsys, "explain", folder, "--request", file, "--label", "public")
     assert status == 1
     assert "--label cannot change" in err
+
+
+def test_explain_takes_the_tenant_of_a_request_with_a_body(folder, capsys, tmp_path):
+    policy = folder / "policy.yaml"
+    policy.write_text(
+        f"{policy.read_text()}\nsensitivity: {{floors: [{{match: {{tenant: clinic}}, label: restricted}}]}}\n"
+    )
+    file = tmp_path.parent / "tenant.yaml"
+    body = "body: {model: chat, messages: [{role: user, content: Hi}]}"
+    file.write_text(f"path: /v1/chat/completions\ntenant: clinic\n{body}\n")
+    assert explained(capsys, folder, "--request", file)["label"] == "restricted"
+    file.write_text(f"path: /v1/chat/completions\n{body}\n")
+    assert explained(capsys, folder, "--request", file)["label"] == "internal"
+
+
+EVERYTHING = """
+kind: Policy
+sensitivity: {default: public}
+rules:
+  - name: all
+    transform: pseudonymise
+    strategy: {hedge: {}}
+    split: {weights: {cloud: 1}}
+    shadow: {backend: onprem}
+    notice: Placeholders only.
+"""
+
+
+def test_explain_tells_a_person_what_the_rule_asks_besides(folder, tmp_path, capsys):
+    (folder / "policy.yaml").write_text(EVERYTHING.replace("kind: ", "apiVersion: pointsman/v1\nkind: "))
+    file = tmp_path.parent / "facts.yaml"
+    file.write_text("{model: chat, label: confidential, masked_label: public, entities: [EMAIL]}")
+    status, out, err = run(capsys, "explain", folder, "--request", file)
+    assert (status, err) == (0, "")
+    for line in (
+        "found        EMAIL_ADDRESS",
+        "goes to      cloud (cloud)",
+        "picked by    the rule's split",
+        "transform    pseudonymise: what is sent has the label public",
+        "strategy     hedge",
+        "copied to    onprem",
+        "notice       Placeholders only.",
+    ):
+        assert line in out
 
 
 @pytest.mark.parametrize(

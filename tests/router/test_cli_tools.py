@@ -178,7 +178,21 @@ def changed(folder):
 
 def test_nothing_moves(folder, changed, capsys):
     status, out, _ = run(capsys, "diff", folder, changed)
-    assert (status, "nothing moves" in out) == (0, True)
+    assert (status, "nothing moves" in out, "at rest" in out) == (0, True, False)
+    (changed / "policy.yaml").write_text(POLICY.replace("name: quick", "notice: hello, name: quick"))
+    status, out, _ = run(capsys, "diff", folder, changed)
+    assert (status, "nothing moves" in out, "at rest" in out) == (0, True, True)
+
+
+def test_an_example_is_written_as_people_write_it(folder, changed, capsys):
+    match = '{labels: {batch: "true"}, time: {between: "20:00-21:00"}}'
+    slow = f"rules: [{{name: night, match: {match}, objective: {{cost: {{weight: 1}}}}}}]"
+    head = "apiVersion: pointsman/v1\nkind: Policy\n"
+    (folder / "policy.yaml").write_text(f"{head}{slow}\n")
+    (changed / "policy.yaml").write_text(f"{head}{slow.replace('name: night', 'name: late')}\n")
+    out = " ".join(run(capsys, "diff", folder, changed)[1].replace("│", " ").split())
+    assert "batch=true" in out
+    assert "2026-01-05T20:00:00Z" in out
 
 
 def test_less_trust_is_exit_status_1(folder, changed, capsys):
