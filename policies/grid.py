@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,10 +86,12 @@ def probes(policies: Sequence[CompiledPolicy], most: int, zones: Zones = utc_onl
     )
     levels = list(dict.fromkeys(level for policy in policies for level in policy.levels))
     parties = _parties(policies)
+    masking = [rule.match for policy in policies for rule in policy.source.rules if rule.transform is not None]
     found: dict[str, Probe] = {}
     for probe in itertools.chain(
         _product(served, levels, values, parties),
         _witnesses(wanted, served, levels, zones, parties),
+        _masked(_witnesses(masking, served, levels, zones, parties), levels),
         _variations(served, levels, values, zones, parties),
     ):
         found.setdefault(f"{probe.facts.model_dump_json()}{probe.now}", probe)
@@ -148,6 +150,13 @@ def _witnesses(
             if facts.get("model", model) != model or facts.get("task", task) != task:
                 continue
             yield Probe(_facts((model, task, wire), **{"label": level, **_without(facts)}), now)
+
+
+def _masked(found: Iterable[Probe], levels: Sequence[str]) -> Iterator[Probe]:
+    """The same requests, such that masking would give them a lower label."""
+    for probe in found:
+        for level in levels[: levels.index(probe.facts.label)] if probe.facts.label in levels else ():
+            yield Probe(probe.facts.model_copy(update={"masked_label": level}), probe.now)
 
 
 def _without(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -119,6 +119,12 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livemax",
         )
+        self.shadow_copies = Counter(
+            "pointsman_shadow_copies",
+            "Copies of requests to backends on trial: answered, failed, or dropped because too many were on their way",
+            ["backend", "outcome"],
+            registry=registry,
+        )
         self.pseudonymised = Counter(
             "pointsman_pseudonymised",
             "Values replaced by placeholders before a request was sent",

@@ -20,7 +20,7 @@ from policies.errors import ConfigurationError
 from policies.estimate import cost_usd
 from policies.pickers import drawn
 from policies.tenants import ANONYMOUS
-from policies.types import Request
+from policies.types import Decision, Request
 from router.configuration import Configuration
 from router.decisionlog.record import Decided, Outcome, as_record, compact
 from router.decisionlog.writer import DecisionLog
@@ -30,6 +30,7 @@ from router.live import Live
 from router.metrics import Metrics
 from router.requests import Masked, build_request
 from router.settings import Settings
+from router.shadow import Shadows
 from router.state import FleetState
 from router.wire.parsed import Parsed
 
@@ -68,6 +69,7 @@ class Service:
         self.metrics = Metrics()
         self._builders, self._loader, self._writer = builders, loader, writer
         self.live = Live(configuration, self.metrics, builders, self.settings.probe_interval_s)
+        self.shadows = Shadows(self.metrics, self._execute)
         self.recent: OrderedDict[str, Decided] = OrderedDict()
         self.log: DecisionLog | None = None
         self.peers: Callable[[], Awaitable[list[Reload]]] = self._alone
@@ -102,6 +104,7 @@ class Service:
         for task in self._retiring:
             task.cancel()
         await asyncio.gather(*self._retiring, return_exceptions=True)
+        await self.shadows.aclose()
         await self.live.aclose()
         if self.log is not None:
             await asyncio.to_thread(self.log.close)
@@ -141,9 +144,13 @@ class Service:
         return decided, masked
 
     async def execute(self, live: Live, decided: Decided, call: Call) -> Result:
-        deadline_ms = decided.request.deadline_ms
+        """The first good answer; a copy goes to the backend on trial where the decision says so."""
+        self.shadows.copy(live, decided.decision, call)
+        return await self._execute(live, decided.decision, call, decided.request.deadline_ms)
+
+    async def _execute(self, live: Live, decision: Decision, call: Call, deadline_ms: float | None = None) -> Result:
         seconds = self.settings.default_deadline_s if deadline_ms is None else deadline_ms / 1000
-        return await live.executor.execute(decided.decision, call, time.monotonic() + seconds)
+        return await live.executor.execute(decision, call, time.monotonic() + seconds)
 
     def finished(self, live: Live, decided: Decided, result: Result, usage: Usage | None) -> float:
         """Fold a whole, good answer into state and metrics; its cost in USD."""

@@ -12,7 +12,7 @@ from policies.schema import Match, Objective, Rule
 from policies.source import Path
 from policies.types import Target
 
-EXECUTED: frozenset[str] = frozenset({"budgets", "limits", "transform"})
+EXECUTED: frozenset[str] = frozenset({"budgets", "limits", "shadow", "transform"})
 """Parts of the language beyond the decision itself that this router carries out; the others are lint PM112."""
 
 

@@ -77,6 +77,15 @@ def test_a_copy_to_the_cloud_loses_trust_where_nothing_went_there():
     assert all(move.after.copied_to == "cloud" and move.before.backend == "edge" for move in losing)
 
 
+def test_masked_text_that_may_now_go_to_the_cloud_loses_trust():
+    old = "rules: [{name: a, objective: {quality: {weight: 1}}}]\n"
+    new = "rules: [{name: a, objective: {quality: {weight: 1}}, transform: pseudonymise}]\n"
+    losing = [move for move in moves(old, new) if move.loses_trust]
+    assert losing
+    assert all(move.probe.facts.masked_label is not None for move in losing)
+    assert {move.after.backend for move in losing} == {"cloud"}
+
+
 # --- the grid -----------------------------------------------------------------------------------------------------
 
 ASKING = """

@@ -1,0 +1,73 @@
+"""Copies of requests to a backend that is on trial: sent beside the request, never before it, and the answer discarded.
+
+A copy passes the same filters as the request (`decide`), and the same guard. It has places of its own: when they are
+taken, copies are dropped and counted, and requests are never held up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from backends.calls import Call
+from backends.errors import BackendError, RequestRejected
+from policies.types import Decision
+from router.errors import ApiError
+from router.execute import Result
+from router.live import Live
+from router.metrics import Metrics
+
+log = logging.getLogger("pointsman")
+
+MAX_COPIES = 32
+"""Copies on their way at once, of all rules together."""
+
+Execute = Callable[[Live, Decision, Call], Awaitable[Result]]
+
+
+class Shadows:
+    """Belongs to one event loop."""
+
+    def __init__(self, metrics: Metrics, execute: Execute) -> None:
+        self._metrics, self._execute = metrics, execute
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def copy(self, live: Live, decision: Decision, call: Call) -> None:
+        """Send a copy where the decision says so. Returns at once."""
+        if decision.shadow is None:
+            return
+        name = decision.shadow.target.backend
+        if len(self._tasks) >= MAX_COPIES:
+            self._metrics.shadow_copies.labels(name, "dropped").inc()
+            return
+        only = replace(decision, attempts=(decision.shadow,))
+        task = asyncio.create_task(self._send(live, only, call, name))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _send(self, live: Live, decision: Decision, call: Call, name: str) -> None:
+        outcome = "failed"
+        with live.used():
+            try:
+                result = await self._execute(live, decision, call)
+                try:
+                    if result.answer.chunks is not None:
+                        async for _ in result.answer.chunks:
+                            pass
+                        await result.answer.chunks.aclose()
+                finally:
+                    result.lease.release()
+                outcome = "ok"
+            except (ApiError, BackendError, RequestRejected):
+                pass  # counted; a backend on trial may fail
+            except Exception as error:
+                log.error("a copy to %s failed: %s", name, type(error).__name__)
+            finally:
+                self._metrics.shadow_copies.labels(name, outcome).inc()
+
+    async def aclose(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
