@@ -74,6 +74,10 @@ def bad_request(message: str, hint: str = "", *, param: str | None = None) -> Ap
     return ApiError("bad_request", message, hint, param=param)
 
 
+def not_allowed(method: str) -> ApiError:
+    return ApiError("method_not_allowed", f"this path takes {method}", headers=(("allow", method),))
+
+
 def as_api_error(error: Exception) -> ApiError:
     """What the client is told of `error`. One that nobody expected is logged here."""
     match error:

@@ -19,13 +19,15 @@ from policies.decide import decide
 from policies.errors import ConfigurationError
 from policies.estimate import cost_usd
 from policies.pickers import drawn
-from policies.tenants import ANONYMOUS
+from policies.tenants import ANONYMOUS, Tenant
 from policies.types import Decision, Request
 from router.configuration import Configuration
 from router.decisionlog.record import Decided, Outcome, as_record, compact
 from router.decisionlog.writer import DecisionLog
+from router.errors import ApiError
 from router.execute import Result
 from router.hints import Hints
+from router.identity import RawHeaders
 from router.live import Live
 from router.metrics import Metrics
 from router.requests import Masked, build_request
@@ -110,6 +112,15 @@ class Service:
             await asyncio.to_thread(self.log.close)
 
     # --- one request ------------------------------------------------------------------------------------------------
+
+    async def tenant(self, live: Live, headers: RawHeaders) -> Tenant:
+        """Who asks. Raises ApiError 401, 400 or 503, counted."""
+        try:
+            return await live.identity.tenant(headers)
+        except ApiError as error:
+            reason = {"bad_request": "malformed", "identity_unavailable": "unavailable"}.get(error.code, "")
+            self.metrics.unauthorized.labels(reason or getattr(error, "reason", "")).inc()
+            raise
 
     async def decide(
         self, live: Live, parsed: Parsed, hints: Hints, body_bytes: int, tenant: str = ANONYMOUS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ from router import __version__
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    # Only parsers are built here; each command imports what it needs when it runs.
+    # Only parsers are built here; a command's module is imported when it runs, and with it what it needs.
     parser = argparse.ArgumentParser(
         prog="pointsman",
         description="Routes inference requests to edge, on-prem and cloud backends, as policy allows and prefers.",
@@ -22,7 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         add(commands)
     arguments = parser.parse_args(argv)
     try:
-        status: int = arguments.run_command(arguments)
+        command = importlib.import_module(f"router.cli.{arguments.module}")
+        status: int = command.run(arguments)
         return status
     except KeyboardInterrupt:
         return 130
@@ -81,7 +83,7 @@ def _serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser.add_argument(
         "--decision-log-keep", type=_count0, default=0, metavar="N", help="keep the latest N files (default: all)"
     )
-    parser.set_defaults(run_command=_run_serve)
+    parser.set_defaults(module="serve")
 
 
 def _check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -94,7 +96,7 @@ def _check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser.add_argument("--strict", action="store_true", help="warnings count as errors")
     parser.add_argument("--explain", metavar="CODE", help="what a warning such as PM101 means, and what to do")
     parser.add_argument("--json", action="store_true", help="one JSON object")
-    parser.set_defaults(run_command=_run_check)
+    parser.set_defaults(module="check")
 
 
 def _explain(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -124,7 +126,7 @@ def _explain(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     parser.add_argument("--seed", type=int, default=0, help="of the draws that break ties (default: 0)")
     parser.add_argument("--json", action="store_true", help="the decision as one JSON object")
-    parser.set_defaults(run_command=_run_explain)
+    parser.set_defaults(module="explain")
 
 
 def _test(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -141,7 +143,7 @@ def _test(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "--fail-under", type=_percent, metavar="PERCENT", help="fail where coverage is lower (implies --coverage)"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object")
-    parser.set_defaults(run_command=_run_test)
+    parser.set_defaults(module="test")
 
 
 def _log(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -158,13 +160,7 @@ def _log(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     for action in (verify, tail):
         action.add_argument("paths", nargs="+", metavar="PATH", help="folders or files of a decision log")
         action.add_argument("--json", action="store_true", help="for programs")
-        action.set_defaults(run_command=_run_log)
-
-
-def _run_log(arguments: argparse.Namespace) -> int:
-    from router.cli.log import run
-
-    return run(arguments)
+        action.set_defaults(module="log")
 
 
 def _key(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -177,13 +173,7 @@ def _key(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     new.add_argument("--tenant", metavar="NAME", help="whose key it is")
     new.add_argument("--json", action="store_true", help="one JSON object")
-    new.set_defaults(run_command=_run_key)
-
-
-def _run_key(arguments: argparse.Namespace) -> int:
-    from router.cli.key import run
-
-    return run(arguments)
+    new.set_defaults(module="key")
 
 
 def _diff(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -200,7 +190,7 @@ def _diff(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="every request that moves")
-    parser.set_defaults(run_command=_run_diff)
+    parser.set_defaults(module="diff")
 
 
 def _schema(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -213,25 +203,7 @@ def _schema(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "--kind", choices=("Fleet", "Policy", "Tenants", "PolicyTest"), help="of this kind of document only"
     )
-    parser.set_defaults(run_command=_run_schema)
-
-
-def _run_schema(arguments: argparse.Namespace) -> int:
-    from router.cli.schema import run
-
-    return run(arguments)
-
-
-def _run_diff(arguments: argparse.Namespace) -> int:
-    from router.cli.diff import run
-
-    return run(arguments)
-
-
-def _run_test(arguments: argparse.Namespace) -> int:
-    from router.cli.test import run
-
-    return run(arguments)
+    parser.set_defaults(module="schema")
 
 
 def _scan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -249,31 +221,7 @@ def _scan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         help="a policy file, or a folder that holds one (may stand more than once); without: pii gives confidential, "
         "secrets give restricted",
     )
-    parser.set_defaults(run_command=_run_scan)
-
-
-def _run_serve(arguments: argparse.Namespace) -> int:
-    from router.cli.serve import run
-
-    return run(arguments)
-
-
-def _run_check(arguments: argparse.Namespace) -> int:
-    from router.cli.check import run
-
-    return run(arguments)
-
-
-def _run_explain(arguments: argparse.Namespace) -> int:
-    from router.cli.explain import run
-
-    return run(arguments)
-
-
-def _run_scan(arguments: argparse.Namespace) -> int:
-    from router.cli.scan import run
-
-    return run(arguments)
+    parser.set_defaults(module="scan")
 
 
 # --- argument types -----------------------------------------------------------------------------------------------

@@ -300,7 +300,8 @@ def test_serve_refuses_to_start_and_lists_every_reason(tmp_path, capsys, engine)
 def test_serve_refuses_an_artefact_that_is_not_a_model(tmp_path, capsys):
     (tmp_path / "fleet.yaml").write_text(BROKEN.split("  - name: cloud")[0])
     (tmp_path / "missing.onnx").write_bytes(b"this is no model")
-    status, _, err = run(capsys, "serve", tmp_path, "--engine", "local", "--port", free_ports(1)[0])
+    port, admin_port = free_ports(2)
+    status, _, err = run(capsys, "serve", tmp_path, "--engine", "local", "--port", port, "--admin-port", admin_port)
     assert status == 1
     assert "plant" in err
     assert "missing.onnx" in err

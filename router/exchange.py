@@ -1,0 +1,244 @@
+"""One inference request, from its headers to its last byte. Whatever happens to it is counted once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import quote
+
+import msgspec
+
+from backends.calls import Call, Usage
+from backends.errors import BackendError
+from policies.compile import CompiledPolicy
+from policies.tenants import ANYONE, Tenant
+from policies.types import RefusalCode
+from router.asgi import (
+    ClientGone,
+    Departure,
+    Headers,
+    Receive,
+    Scope,
+    Send,
+    begin_stream,
+    read_body,
+    respond,
+    send_chunk,
+)
+from router.decisionlog.record import Decided, Outcome, trace
+from router.errors import ApiError, as_api_error, not_allowed
+from router.execute import Result
+from router.hints import NO_HINTS, Hints, parse_hints
+from router.live import Live
+from router.requests import Masked
+from router.restore import RestoredStream, restore_body
+from router.service import Service
+from router.wire import oip, openai
+from router.wire.parsed import Parsed
+
+_PLAIN = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
+"""What a notice may hold as it is in a header; everything else, Japanese included, is percent-encoded UTF-8."""
+JSON = ("content-type", "application/json")
+_OUTCOMES: dict[str, str] = {
+    RefusalCode.MODEL_NOT_FOUND: "not_found",
+    RefusalCode.POLICY_NO_BACKEND: "refused",
+    RefusalCode.MODEL_NOT_ALLOWED: "refused",
+    RefusalCode.USAGE_NOT_ALLOWED: "refused",
+    "not_permitted": "refused",
+    RefusalCode.UNAUTHORIZED: "unauthorized",
+    "identity_unavailable": "unavailable",
+    RefusalCode.OVERLOADED: "overloaded",
+    RefusalCode.BACKENDS_UNAVAILABLE: "unavailable",
+    RefusalCode.DEADLINE_EXCEEDED: "deadline",
+    RefusalCode.RATE_LIMITED: "rate_limited",
+    RefusalCode.BUDGET_EXHAUSTED: "budget_exhausted",
+    "upstream_error": "upstream_error",
+    "internal_error": "internal",
+}
+"""An error's code as the outcome of a request in the metrics; every other code is the caller's: client_error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """What differs between the protocols that clients speak."""
+
+    parse: Callable[[CompiledPolicy, dict[bytes, bytes], bytes], Parsed]  # policy, headers, body; raises ApiError
+    render_error: Callable[[ApiError], bytes]
+
+
+class Exchange:
+    """A request on its way through: what is known so far, for headers, metrics and the record however it ends.
+
+    `live` is the configuration that it goes by to its end.
+    """
+
+    def __init__(self, service: Service, live: Live, scope: Scope, receive: Receive, send: Send, wire: Wire) -> None:
+        self._service, self._live, self._wire = service, live, wire
+        self._scope, self._receive, self._send = scope, receive, send
+        self._arrived = time.monotonic()
+        self._tenant: Tenant = ANYONE
+        self._parsed: Parsed | None = None
+        self._hints: Hints = NO_HINTS
+        self._decided: Decided | None = None
+        self._masked: Masked | None = None
+        self._result: Result | None = None
+        self._usage: Usage | None = None
+        self._cost_usd: float | None = None
+        self._began: float | None = None  # when the first byte of a streamed answer left
+
+    async def run(self) -> None:
+        outcome = "internal"
+        try:
+            await self._answer()
+            outcome = "ok"
+        except ClientGone:
+            outcome = "cancelled"
+        except Exception as error:
+            failure = as_api_error(error)
+            outcome = _OUTCOMES.get(failure.code, "client_error")
+            if self._began is not None:
+                outcome = "stream_broken"
+                await send_chunk(self._send, openai.stream_error(failure), last=True)
+            else:
+                headers = (JSON, *failure.headers, *self._headers())
+                await respond(self._send, failure.status, self._wire.render_error(failure), headers)
+        finally:
+            if self._result is not None:
+                self._result.lease.release()
+            self._count(outcome)
+
+    async def _answer(self) -> None:
+        if self._scope["method"] != "POST":
+            raise not_allowed("POST")
+        service, live = self._service, self._live
+        self._tenant = await service.tenant(live, self._scope["headers"])  # before the body: a stranger's is not read
+        fields: dict[bytes, bytes] = dict(self._scope["headers"])
+        _check_content_type(fields.get(b"content-type", b""), self._scope["path"])
+        body = await read_body(self._receive, fields.get(b"content-length"), service.settings.max_body_bytes)
+        parsed = self._parsed = self._wire.parse(live.policy, fields, body)
+        hints = self._hints = parse_hints(self._scope["headers"], live.policy)
+        decided, self._masked = await service.decide(live, parsed, hints, len(body), self._tenant.name)
+        self._decided = decided
+        if decided.decision.refusal is not None:
+            raise ApiError.from_refusal(decided.decision.refusal, decided.decision.notices)
+        call = self._call(parsed, decided, body)
+        async with Departure(self._receive) as departure:
+            result = self._result = await service.execute(live, decided, call)
+            if result.answer.chunks is not None:
+                await self._stream(decided, result)
+                departure.dismiss()
+                await send_chunk(self._send, b"", last=True)
+            else:
+                body, headers = self._whole(decided, parsed, result)
+                departure.dismiss()
+                await respond(self._send, 200, body, headers)
+
+    def _call(self, parsed: Parsed, decided: Decided, body: bytes) -> Call:
+        request = decided.request
+        if parsed.infer is not None:
+            return Call(parsed.model, "", b"", parsed.stream, parsed.infer, request.id, request.label)
+        label = request.label
+        if self._masked is not None:  # only then has anything been removed, and only then may less than the label count
+            body, label = msgspec.json.encode(self._masked.content), decided.decision.sent_label
+        return Call(parsed.model, parsed.path, body, parsed.stream, None, request.id, label)
+
+    def _whole(self, decided: Decided, parsed: Parsed, result: Result) -> tuple[bytes, Headers]:
+        answer = result.answer
+        headers: Headers = (JSON,)
+        if answer.infer is not None and parsed.infer is not None:
+            body, headers = oip.render(answer.infer, parsed.infer, parsed.model)
+        else:
+            body = answer.body or b""
+        if self._masked is not None:
+            body, unrestored = restore_body(body, self._masked.pseudonyms)
+            self._service.metrics.unrestored.inc(unrestored)
+        self._usage = answer.usage
+        self._cost_usd = self._service.finished(self._live, decided, result, answer.usage)
+        return body, (*headers, *self._headers(self._cost_usd))
+
+    async def _stream(self, decided: Decided, result: Result) -> None:
+        """Everything but the end of a streamed answer: the caller sends that once nothing can fail any more."""
+        chunks, target = result.answer.chunks, result.candidate.target
+        assert chunks is not None
+        try:
+            estimate = self._service.cost(result, decided.request, None)
+            headers = (("content-type", "text/event-stream"), ("cache-control", "no-cache"))
+            await begin_stream(self._send, (*headers, *self._headers(estimate)))
+            now = self._began = time.monotonic()
+            first_byte = self._service.metrics.first_byte_seconds.labels(decided.request.task, target.tier)
+            first_byte.observe(now - self._arrived)
+            self._live.state.observe_ttft(target, (now - result.started) * 1000)
+            if self._masked is not None:
+                chunks = RestoredStream(chunks, self._masked.pseudonyms)
+            async for chunk in chunks:
+                await send_chunk(self._send, chunk)
+            if isinstance(chunks, RestoredStream):
+                self._service.metrics.unrestored.inc(chunks.unrestored)
+            self._cost_usd = self._service.finished(self._live, decided, result, None)
+        except BackendError:
+            self._live.executor.stream_broke(result)
+            raise
+        finally:
+            await chunks.aclose()
+
+    def _headers(self, cost: float | None = None) -> list[tuple[str, str]]:
+        """What every answer says of its decision."""
+        headers = [("x-pointsman-schema", "1")]
+        if self._decided is not None:
+            decision = self._decided.decision
+            headers += [
+                ("x-request-id", decision.request_id),
+                ("x-pointsman-decision", self._decided.id),
+                ("x-pointsman-rule", decision.rule),
+                ("x-pointsman-label", self._live.policy.levels[decision.label]),
+            ]
+            if self._hints.trace:
+                headers.append(("x-pointsman-trace", trace(self._decided)))
+            headers += [("x-pointsman-notice", quote(notice, safe=_PLAIN)) for notice in decision.notices]
+        if self._result is not None:
+            target = self._result.candidate.target
+            headers += [
+                ("x-pointsman-backend", target.backend),
+                ("x-pointsman-tier", target.tier),
+                ("x-pointsman-attempts", str(self._result.attempts)),
+            ]
+        if cost is not None:
+            headers.append(("x-pointsman-cost-usd", f"{cost:.9f}"))
+        return headers
+
+    def _count(self, outcome: str) -> None:
+        metrics, result = self._service.metrics, self._result
+        target = result.candidate.target if result is not None else None
+        rule = self._decided.decision.rule if self._decided is not None else ""
+        task = self._parsed.task if self._parsed is not None else ""
+        backend, tier = (target.backend, target.tier) if target is not None else ("", "")
+        metrics.requests.labels(task, rule, backend, tier, outcome).inc()
+        took = time.monotonic() - self._arrived
+        if outcome == "ok":
+            metrics.request_seconds.labels(task, tier).observe(took)
+        if self._decided is None or self._parsed is None:
+            return
+        usage = self._usage
+        concluded = Outcome(
+            outcome=outcome,
+            backend=backend or None,
+            attempts=result.attempts if result is not None else 0,
+            ms=took * 1000,
+            ttft_ms=(self._began - self._arrived) * 1000 if self._began is not None else None,
+            tokens_in=usage.tokens_in if usage else None,
+            tokens_out=usage.tokens_out if usage else None,
+            cost_usd=self._cost_usd,
+        )
+        self._service.concluded(self._live, self._decided, concluded, self._parsed, self._hints)
+
+
+def _check_content_type(value: bytes, path: str) -> None:
+    kind = value.split(b";")[0].strip().lower()
+    allowed = ("application/json",) if path.startswith("/v1") else ("", "application/json", "application/octet-stream")
+    if kind.decode("latin-1") not in allowed:
+        raise ApiError(
+            "unsupported_media_type",
+            "the body's content-type is not one that this path takes",
+            f"send content-type: {' or '.join(filter(None, allowed))}",
+        )
