@@ -119,6 +119,8 @@ def check_policy(policy: Policy, document: Document, zones: Zones) -> Iterator[P
         if level in levels[:i]:
             yield document.problem((*where, i), f"level '{level}' stands twice", "each level has one place")
     yield from _level(document, ("sensitivity", "default"), policy.sensitivity.default, levels)
+    if policy.sensitivity.unscannable is not None:
+        yield from _level(document, ("sensitivity", "unscannable"), policy.sensitivity.unscannable, levels)
     for i, detector in enumerate(policy.sensitivity.detectors):
         path: Path = ("sensitivity", "detectors", i)
         yield from _level(document, (*path, "label"), detector.label, levels)

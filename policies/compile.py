@@ -85,6 +85,7 @@ class CompiledPolicy:
     digest: str
     levels: tuple[str, ...]
     default_label: int
+    unscannable: int | None  # the least label of what no detector can read
     detectors: Scanner = field(repr=False)
     fleet: Fleet = field(repr=False)
     targets: tuple[Target, ...] = field(repr=False)
@@ -276,6 +277,7 @@ def _compile(fleet: Fleet, policy: Policy, tenants: Tenants | None, digest: str,
         digest=digest,
         levels=levels,
         default_label=ranks[policy.sensitivity.default],
+        unscannable=None if policy.sensitivity.unscannable is None else ranks[policy.sensitivity.unscannable],
         detectors=build_detectors(policy.sensitivity, ranks),
         fleet=fleet,
         targets=targets,

@@ -60,10 +60,15 @@ class ApiError(Exception):
         self.body = body  # a backend's own answer, where it said why it rejects the request
 
     @classmethod
-    def from_refusal(cls, refusal: Refusal, notices: tuple[str, ...] = ()) -> ApiError:
+    def from_refusal(cls, refusal: Refusal, notices: tuple[str, ...] = (), raised_by: tuple[str, ...] = ()) -> ApiError:
+        """`raised_by`: what gave the request its label, told where the policy is what refuses."""
         wait = refusal.retry_after_s
         headers = (("retry-after", str(math.ceil(wait))),) if wait is not None else ()
-        return cls(refusal.code, " ".join((*notices, refusal.message)), refusal.hint, headers=headers)
+        label = (
+            f"; the label comes from {', '.join(raised_by)}" if refusal.code == RefusalCode.POLICY_NO_BACKEND else ""
+        )
+        message = " ".join((*notices, refusal.message)) + (label if raised_by else "")
+        return cls(refusal.code, message, refusal.hint, headers=headers)
 
     @property
     def text(self) -> str:

@@ -121,7 +121,7 @@ class Exchange:
         decided, self._masked = await service.decide(live, parsed, hints, len(body), self._tenant.name)
         self._decided = decided
         if decided.decision.refusal is not None:
-            raise ApiError.from_refusal(decided.decision.refusal, decided.decision.notices)
+            raise ApiError.from_refusal(decided.decision.refusal, decided.decision.notices, decided.label.why)
         call = self._call(parsed, decided, body)
         async with Departure(self._receive) as departure:
             result = self._result = await service.execute(live, decided, call)

@@ -70,12 +70,15 @@ def build_request(
     )
     floor = policy.floor(request, now)
     tenant_floor = None if policy.tenants is None else tenant.floor
+    unscannable = policy.unscannable if policy.unscannable is not None and parsed.unscannable() else None
 
     def labelled(texts: Sequence[str] | None) -> Label:
         if texts and hints.request_id:
             texts = [*texts, hints.request_id]  # it goes to the backend too
         top = len(policy.levels) - 1
-        found = label(floor, top, policy.detectors, texts, header=hints.label, tenant=tenant_floor)
+        found = label(
+            floor, top, policy.detectors, texts, header=hints.label, tenant=tenant_floor, unscannable=unscannable
+        )
         return found if hints.declassify is None else declassified(found, hints.declassify)
 
     found = labelled(parsed.texts() if policy.detectors else ())

@@ -106,6 +106,12 @@ class Sensitivity(Model):
         description="most text of one request that the detectors look into; a request with more has the top level",
         examples=[1048576],
     )
+    unscannable: str | None = Field(
+        default=None,
+        description="the least level of requests with something that no detector can read: pictures, sound, files, "
+        "tensors of numbers. Absent: nothing is raised for that",
+        examples=["confidential"],
+    )
     floors: list[Floor] = Field(
         default=[],
         description="levels that requests have at least, by tenant, route or other facts",

@@ -19,6 +19,21 @@ class Label:
     entities: Mapping[str, int]
     declassified_from: int | None = None
 
+    @property
+    def why(self) -> tuple[str, ...]:
+        """What raised it this high, in words: sources and types of entities, never text."""
+        return tuple(_WORDS.get(source, source) for source, rank in self.raised_by if rank == self.rank)
+
+
+_WORDS = {
+    "floor": "the policy's default or a floor",
+    "header": "the header x-data-sensitivity",
+    "tenant": "the tenant's floor",
+    "unreadable": "text that cannot be read",
+    "unscannable": "content that no detector can read",
+    "declassified": "a declassification",
+}
+
 
 def label(
     floor: int,
@@ -28,8 +43,9 @@ def label(
     *,
     header: int | None = None,
     tenant: int | None = None,
+    unscannable: int | None = None,
 ) -> Label:
-    """max(the policy's floor for the request, the tenant's floor, caller's header, detectors).
+    """max(the policy's floor for the request, the tenant's floor, caller's header, detectors, what they cannot read).
 
     `texts` is everything in the request that can carry text, or None when it could not be read. A detector
     that fails, a scan that ran out of bounds, and text that could not be read, raise the label to `top`.
@@ -40,6 +56,8 @@ def label(
         raised.append(("header", header))
     if tenant is not None:
         raised.append(("tenant", tenant))
+    if unscannable is not None:
+        raised.append(("unscannable", unscannable))
     if detectors and texts is None:
         raised.append(("unreadable", top))
     if detectors and texts is not None:

@@ -8,6 +8,8 @@ from typing import Any
 
 from backends.tensors import InferRequest, elements
 
+_TEXT_PARTS = ("text", "refusal")
+
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
@@ -29,6 +31,18 @@ class Parsed:
         if not isinstance(metadata, dict):
             return {}
         return {name: value for name, value in metadata.items() if isinstance(value, str)}
+
+    def unscannable(self) -> bool:
+        """Whether a part of the call is something else than text: pictures, sound, files, tensors of numbers."""
+        if self.infer is not None:
+            return any(tensor.datatype != "BYTES" for tensor in self.infer.inputs)
+        messages = self.content.get("messages") if isinstance(self.content, dict) else None
+        for message in messages if isinstance(messages, list) else ():
+            parts = message.get("content") if isinstance(message, dict) else None
+            for part in parts if isinstance(parts, list) else ():
+                if not (isinstance(part, dict) and part.get("type") in _TEXT_PARTS):
+                    return True
+        return False
 
     def texts(self) -> list[str] | None:
         """Everything in the call that can carry text, or None where a part of it cannot be read as text."""

@@ -73,3 +73,9 @@ sensitivity:
     (detector,) = policy.detectors
     assert detector.scan(["この文書は社外秘です", "ＣＯＮＦＩＤＥＮＴＩＡＬ", "マルヒ"]) == {"KEYWORD": 3}
     assert detector.scan(["nothing here", "社外"]) == {}
+
+
+def test_what_raised_it_is_told_in_words_and_types():
+    found = label(1, 3, (Finds("pii", 2, 2),), ["x"], header=2)
+    assert found.why == ("the header x-data-sensitivity", "pii:THING")
+    assert label(1, 3, (), ["x"], unscannable=2).why == ("content that no detector can read",)
