@@ -172,10 +172,12 @@ class Exchange:
             if self._masked is not None:
                 chunks = RestoredStream(chunks, self._masked.pseudonyms)
             async for chunk in chunks:
+                if b'"usage"' in chunk:
+                    self._usage = openai.usage_in(chunk) or self._usage
                 await send_chunk(self._send, chunk)
             if isinstance(chunks, RestoredStream):
                 self._service.metrics.unrestored.inc(chunks.unrestored)
-            self._cost_usd = self._service.finished(self._live, decided, result, None)
+            self._cost_usd = self._service.finished(self._live, decided, result, self._usage)
         except BackendError:
             self._live.executor.stream_broke(result)
             raise

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from backends.calls import Usage
 from backends.jsonbody import NotJson, decode_unambiguous
 from policies.compile import CompiledPolicy
 from policies.estimate import DEFAULT_TOKENS_OUT, tokens
@@ -21,6 +22,18 @@ TASKS = {
     "/v1/embeddings": "embedding",
 }
 """The task of each path."""
+
+
+class _Counted(msgspec.Struct):
+    prompt_tokens: int
+    completion_tokens: int | None = None
+
+
+class _Event(msgspec.Struct):
+    usage: _Counted | None = None
+
+
+_usage = msgspec.json.Decoder(_Event)
 IMAGE_TOKENS = 765
 """Assumed for an image part: what a 1024 x 1024 image costs in high detail."""
 
@@ -145,6 +158,19 @@ def render_error(error: ApiError) -> bytes:
 def stream_error(error: ApiError) -> bytes:
     """The event that ends a stream that has failed after it began."""
     return b"data: " + render_error(error) + b"\n\n"
+
+
+def usage_in(events: bytes) -> Usage | None:
+    """The tokens that a piece of a stream counts, where it does: the API tells them in one of the last events."""
+    for line in events.split(b"\n"):
+        if line.startswith(b"data:") and b'"usage"' in line:
+            try:
+                counted = _usage.decode(line[5:]).usage
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                continue  # cut in two, or no usage of this shape: the estimate has to do
+            if counted is not None:
+                return Usage(counted.prompt_tokens, counted.completion_tokens or 0)
+    return None
 
 
 def models(policy: CompiledPolicy) -> list[dict[str, Any]]:

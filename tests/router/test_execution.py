@@ -11,6 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from upstream import Answers, upstream
 
 from backends.calls import Call
 from router.guard import EgressBlocked
@@ -339,3 +340,19 @@ def test_an_error_inside_the_router_is_a_500_without_details_and_is_logged_witho
     assert payload not in caplog.text
     assert router.count("pointsman_requests_total", outcome="internal") == 1
     assert at_rest(router)
+
+
+def test_the_tokens_of_a_stream_are_those_that_the_backend_counted(start_router):
+    usage = b'data: {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 1000}}\n\n'
+    event = b'data: {"choices": [{"index": 0, "delta": {"content": "hi"}}], "usage": null}\n\n'
+    with upstream() as server:
+        stream = {"content-type": "text/event-stream"}
+        server.answers = Answers(headers=stream, chunks=[event, usage, b"data: [DONE]\n\n"])
+        router = start_router(
+            "kind: Fleet\nbackends:\n  - {name: one, tier: cloud, region: us, protocol: openai, clearance: restricted, "
+            f"url: '{server.url}', models: {{chat: {{task: chat}}}}, price: {{output_per_mtok: 1000}}}}\n"
+        )
+        assert router.chat(stream=True).body.endswith(b"data: [DONE]\n\n")
+    assert router.count("pointsman_tokens_total", direction="out") == 1000
+    assert router.count("pointsman_tokens_total", direction="in") == 7
+    assert router.count("pointsman_cost_usd_total") == pytest.approx(1.0)
