@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from policies.checks import DEFAULT_RULE
 from policies.compile import CompiledPolicy
 from policies.estimate import cost_usd
+from policies.implies import implies
 from policies.match import reached
 from policies.policytest import Result
 from policies.schema import Match
@@ -53,13 +54,11 @@ def measure(policy: CompiledPolicy, results: Iterable[Result]) -> Coverage:
 
 
 def _items(policy: CompiledPolicy) -> Iterator[Item]:
-    reachable = True
     for rule in policy.source.rules:
         yield Item("rule", rule.name, "speaks")
         if rule.slo is not None and rule.slo.on_miss == "reject":
             yield Item("slo", rule.name, "rejects")
-        reachable = reachable and rule.match != Match()
-    if reachable:
+    if _default_speaks(policy):
         yield Item("rule", DEFAULT_RULE, "speaks")
     for written, constraint in zip(policy.source.constraints, policy.constraints, strict=True):
         yield Item("constraint", constraint.name, "matches")
@@ -74,6 +73,16 @@ def _items(policy: CompiledPolicy) -> Iterator[Item]:
     for quota in policy.quotas:
         if quota.rejects:
             yield Item(quota.filter, quota.name, "rejects")
+
+
+def _default_speaks(policy: CompiledPolicy) -> bool:
+    """Whether some model that is served can be asked for such that no rule matches."""
+    served = {(target.model, task) for target in policy.targets for task in target.tasks}
+    rules = [rule.match for rule in policy.source.rules]
+    return any(
+        not any(implies(Match(model=model, task=task), match, policy.levels) for match in rules)
+        for model, task in served
+    )
 
 
 def _exercised(policy: CompiledPolicy, request: Request, state: Snapshot, decision: Decision) -> Iterator[Item]:

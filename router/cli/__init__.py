@@ -118,9 +118,27 @@ def _explain(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     facts.add_argument("--deadline-ms", type=_duration, help="default: none")
     facts.add_argument("--stream", action="store_true", default=None)
     facts.add_argument("--no-fallback", action="store_true", default=None)
+    facts.add_argument("--route", help="path that is called (default: the usual one of the task)")
+    facts.add_argument("--session", help="as in x-session-id")
+    facts.add_argument("--caller-region", help="as in x-caller-region")
+    facts.add_argument("--entity", dest="entities", action="append", metavar="TYPE", help="found in it; repeatable")
+    facts.add_argument("--masked-label", help="level it would have once pseudonymised (default: it cannot be)")
+    for name, what in (("header", "a header that the policy allows"), ("request-label", "a label of the request")):
+        facts.add_argument(
+            f"--{name}", dest=f"{name.removeprefix('request-')}s", action="append", type=_pair, metavar="NAME=VALUE",
+            help=f"{what}; repeatable",
+        )  # fmt: skip
     parser.add_argument("--replay", metavar="ID", help="a logged decision, made again from its record")
     parser.add_argument("--log", action="append", default=[], metavar="PATH", help="folder or file of the decision log")
     parser.add_argument("--now", type=_moment, metavar="TIME", help="as if it were then: 2026-04-01T09:00:00+09:00")
+    parser.add_argument(
+        "--in-flight",
+        action="append",
+        default=[],
+        type=_load,
+        metavar="BACKEND=N",
+        help="as if it were serving so many",
+    )
     parser.add_argument(
         "--down", action="append", default=[], metavar="BACKEND", help="as if it were unavailable; repeatable"
     )
@@ -235,6 +253,18 @@ def _number(text: str, low: float, high: float, what: str, kind: Callable[[str],
     if number is None or not low <= number <= high:
         raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
     return number
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, sign, value = text.partition("=")
+    if not name or not sign:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    return name, value
+
+
+def _load(text: str) -> tuple[str, int]:
+    name, count = _pair(text)
+    return name, _count0(count)
 
 
 def _moment(text: str) -> float:

@@ -37,6 +37,13 @@ _FACTS = (
     "deadline_ms",
     "stream",
     "no_fallback",
+    "route",
+    "session",
+    "caller_region",
+    "entities",
+    "masked_label",
+    "headers",
+    "labels",
 )
 
 
@@ -59,13 +66,13 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"pointsman explain: {error.text if isinstance(error, ApiError) else error}", file=sys.stderr)
         return 1
     names = [backend.name for backend in policy.fleet.backends]
-    for name in arguments.down:
+    for name in (*arguments.down, *dict(arguments.in_flight)):
         if name not in names:
             print(f"pointsman explain: no backend '{name}'; {did_you_mean(name, names)}", file=sys.stderr)
             return 2
     snapshot = Snapshot(
         tuple("down, as --down says" if name in arguments.down else None for name in names),
-        (0,) * len(names),
+        tuple(dict(arguments.in_flight).get(name, 0) for name in names),
         (None,) * len(policy.targets),
         now=now,
     )
@@ -79,6 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _request(arguments: argparse.Namespace, policy: CompiledPolicy, now: float) -> Request:
     given = {name: getattr(arguments, name) for name in _FACTS if getattr(arguments, name) is not None}
+    given |= {name: dict(given[name]) for name in ("headers", "labels") if name in given}
     data: dict[str, Any] = {}
     document = Document("(flags)", data, {}, {})
     if arguments.request is not None:

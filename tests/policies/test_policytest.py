@@ -181,3 +181,11 @@ def test_nothing_asked_nothing_covered(policy):
     assert coverage.percent == 0
     assert "clearance cloud rejects" in map(str, coverage.never)
     assert "clearance edge rejects" not in map(str, coverage.never), "nothing is above its clearance"
+
+
+def test_the_default_counts_only_where_it_can_speak():
+    rules = "kind: Policy\nsensitivity: {default: public}\nrules:\n"
+    every = compile_text(THREE_TIERS + "---\n" + rules + "  - {name: all-chats, match: {task: chat}}\n")
+    some = compile_text(THREE_TIERS + "---\n" + rules + "  - {name: few, match: {task: chat, tenant: a}}\n")
+    assert "rule default speaks" not in map(str, measure(every, []).items)
+    assert "rule default speaks" in map(str, measure(some, []).items)
