@@ -15,8 +15,6 @@ from policies.types import Request
 from policies.validate import validate
 from router.configuration import is_test, policy_from, read, yaml_files
 from router.errors import ApiError
-from router.requests import from_http
-from router.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +45,12 @@ def run_file(
 ) -> tuple[TestFile, tuple[Result, ...]]:
     """Its cases' results, under the configuration that it names or under `policy`. Raises ConfigurationError where
     the file or its configuration is wrong."""
+    file = open_file(path, env, policy)
+    return file, run(file.test, file.document, file.policy, read_http)
+
+
+def open_file(path: Path, env: Mapping[str, str], policy: CompiledPolicy | None = None) -> TestFile:
+    """A file of tests, ready to be run. Raises ConfigurationError as `run_file` does."""
     document, test = _read(path, env)
     files = tuple(path.parent / name for name in test.configuration) if test.configuration else (path.parent,)
     if policy is None:
@@ -54,8 +58,7 @@ def run_file(
     problems = list(check(test, document, policy))
     if problems:
         raise ConfigurationError(problems)
-    file = TestFile(path, test, document, tuple(yaml_files(files)), policy)
-    return file, run(test, document, policy, read_http)
+    return TestFile(path, test, document, tuple(yaml_files(files)), policy)
 
 
 def _read(path: Path, env: Mapping[str, str]) -> tuple[Document, PolicyTest]:
@@ -73,6 +76,10 @@ def _read(path: Path, env: Mapping[str, str]) -> tuple[Document, PolicyTest]:
 
 
 def read_http(http: HttpRequest, policy: CompiledPolicy, now: float) -> Request:
+    # Only here: the wires bring numpy, which most checks and tests have no use for, and which takes a while.
+    from router.requests import from_http
+    from router.settings import Settings
+
     try:
         return from_http(http, policy, Settings().max_body_bytes, now)
     except ApiError as error:

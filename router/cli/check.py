@@ -16,7 +16,7 @@ from policies.errors import ConfigurationError, Problem, did_you_mean
 from policies.lint import CODES, Linted, lint
 from policies.source import Document
 from router.configuration import read, yaml_files
-from router.policytests import run_file, tests_beside
+from router.policytests import open_file, tests_beside
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -81,7 +81,7 @@ def check_tests(files: list[Path], env: Mapping[str, str]) -> Iterator[Problem]:
     """What keeps files of tests from being run. Whether the tests pass is for `pointsman test` to say."""
     for path in files:
         try:
-            run_file(path, env)
+            open_file(path, env)
         except ConfigurationError as error:
             yield from error.problems
 
