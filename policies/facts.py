@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from policies.compile import CompiledPolicy
 from policies.errors import did_you_mean
 from policies.schema import RequestFacts
@@ -13,6 +15,11 @@ _ROUTES = {"chat": "/v1/chat/completions", "completion": "/v1/completions", "emb
 
 class UnknownLevel(ValueError):
     """A level that the policy does not have. The message says which there are."""
+
+
+def session_key(session: str) -> str:
+    """What a session is known by: it is the caller's text, so decisions and records hold a digest of it."""
+    return hashlib.blake2b(session.encode(), digest_size=8).hexdigest() if session else ""
 
 
 def request_from(facts: RequestFacts, policy: CompiledPolicy, now: float) -> Request:
@@ -37,7 +44,7 @@ def request_from(facts: RequestFacts, policy: CompiledPolicy, now: float) -> Req
         stream=facts.stream,
         no_fallback=facts.no_fallback,
         route=facts.route or usual,
-        session=facts.session,
+        session=session_key(facts.session),
         caller_region=facts.caller_region,
         entities=frozenset(canonical(name) for name in facts.entities),
         headers={name: value for name, value in facts.headers.items() if name in policy.headers},

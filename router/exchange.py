@@ -106,6 +106,8 @@ class Exchange:
         finally:
             if self._result is not None:
                 self._result.lease.release()
+                if self._began is not None and self._decided is not None and self._cost_usd is None:
+                    self._service.broke_off(self._live, self._decided, self._result, self._usage)
             self._count(outcome)
 
     async def _answer(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from policies.compile import CompiledPolicy
+from policies.facts import session_key
 from policies.schema import HttpRequest
 from policies.sensitivity.labels import Label, declassified, label
 from policies.sensitivity.pseudonyms import Pseudonyms, mask_strings
@@ -63,7 +64,7 @@ def build_request(
         stream=parsed.stream,
         no_fallback=hints.no_fallback,
         route=parsed.path,
-        session=hints.session,
+        session=session_key(hints.session),
         caller_region=hints.caller_region,
         headers=hints.headers,
         labels={n: v for n, v in {**parsed.labels(), **hints.labels}.items() if n in policy.label_names},

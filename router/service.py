@@ -77,6 +77,7 @@ class Service:
         self.peers: Callable[[], Awaitable[list[Reload]]] = self._alone
         self._reloading = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
+        self._comparing: set[asyncio.Task[None]] = set()
         self.metrics.policy_info.labels(self.policy.digest).set(1)
 
     @property
@@ -105,7 +106,7 @@ class Service:
     async def aclose(self) -> None:
         for task in self._retiring:
             task.cancel()
-        await asyncio.gather(*self._retiring, return_exceptions=True)
+        await asyncio.gather(*self._retiring, *self._comparing, return_exceptions=True)
         await self.shadows.aclose()
         await self.live.aclose()
         if self.log is not None:
@@ -177,6 +178,13 @@ class Service:
             live.ledger.charge(decided.decision, request, target.backend, sum(counted), cost, time.time())
         return cost
 
+    def broke_off(self, live: Live, decided: Decided, result: Result, usage: Usage | None) -> None:
+        """Count an answer that ended early: whoever gave it bills what it has made, which only an estimate can say."""
+        counted = usage or Usage(decided.request.tokens_in, decided.request.tokens_out)
+        cost, target = self.cost(result, decided.request, usage), result.candidate.target
+        self.metrics.cost_usd.labels(target.backend, target.tier).inc(cost)
+        live.ledger.charge(decided.decision, decided.request, target.backend, sum(counted), cost, time.time())
+
     def cost(self, result: Result, request: Request, usage: Usage | None) -> float:
         """From the backend's own count of tokens where it gave one, else the estimate."""
         counted = usage or Usage(request.tokens_in, request.tokens_out)
@@ -184,7 +192,19 @@ class Service:
 
     def concluded(self, live: Live, decided: Decided, outcome: Outcome, parsed: Parsed, hints: Hints) -> None:
         """After the answer: what the candidate policy would have done, and the line in the decision log."""
-        other = self._compare(live, decided, parsed, hints) if live.configuration.candidate is not None else None
+        if live.configuration.candidate is None:
+            self._record(decided, outcome, None)
+        elif decided.request.body_bytes <= LONG_BODY_BYTES:
+            self._record(decided, outcome, self._compare(live, decided, parsed, hints))
+        else:  # a long text is scanned beside the event loop here, too
+            task = asyncio.create_task(self._compare_long(live, decided, outcome, parsed, hints))
+            self._comparing.add(task)
+            task.add_done_callback(self._comparing.discard)
+
+    async def _compare_long(self, live: Live, decided: Decided, outcome: Outcome, parsed: Parsed, hints: Hints) -> None:
+        self._record(decided, outcome, await asyncio.to_thread(self._compare, live, decided, parsed, hints))
+
+    def _record(self, decided: Decided, outcome: Outcome, other: dict[str, Any] | None) -> None:
         if self.log is not None:
             self.log.put(lambda: as_record(decided, outcome) | ({"candidate": other} if other else {}))
 

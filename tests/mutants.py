@@ -135,14 +135,15 @@ def run(mutant: Mutant) -> tuple[bool, float]:
 def main() -> int:
     """Arguments: words that the changes to try must hold; none: all."""
     survived = 0
-    for mutant in [one for one in MUTANTS if all(word in one.change for word in sys.argv[1:])]:
+    tried = [one for one in MUTANTS if all(word in one.change for word in sys.argv[1:])]
+    for mutant in tried:
         noticed, seconds = run(mutant)
         survived += not noticed
         print(
             f"{'noticed' if noticed else 'SURVIVED'}  {seconds:5.1f} s  {mutant.promise:<14} {mutant.change}",
             flush=True,
         )
-    print(f"{len(MUTANTS) - survived} of {len(MUTANTS)} noticed")
+    print(f"{len(tried) - survived} of {len(tried)} noticed")
     return 1 if survived else 0
 
 

@@ -65,6 +65,9 @@ class Verification:
             for finding in self._line(number, line):
                 self.broken = self.broken or finding.broken
                 yield finding
+        if not self.stopped:
+            told = "the log does not end with a stop: its writer is running or died, or the end was cut off"
+            yield Finding(self.records, False, told)
 
     def _line(self, number: int, line: bytes) -> Iterator[Finding]:
         if not line.endswith(b"\n"):

@@ -33,7 +33,7 @@ from backends.errors import BackendError, Failed, RequestRejected, Unreachable
 from backends.registry import BUILDERS, Builder
 from backends.tensors import ModelMetadata
 from policies.schema import Backend as BackendSpec
-from router.configuration import Configuration
+from router.configuration import Configuration, Stamp, stamp
 from router.loading import ConfigurationLoader
 from router.server import DRAIN_S, Listeners, PortInUse, bind
 from router.service import Reload, Service
@@ -71,8 +71,15 @@ class RouterReplica:
         loader = blueprint.loader
         configuration = await asyncio.to_thread(loader)
 
+        deployed = {
+            spec.name: _models_of(spec, configuration.folder)
+            for spec in configuration.policy.fleet.backends
+            if spec.protocol in OWN_DEPLOYMENT
+        }
+
         def in_deployment(spec: BackendSpec, folder: Path, api_key: str | None) -> Backend:
-            return HostedBackend(spec, hosts.get(spec.name))
+            same = deployed.get(spec.name) == _models_of(spec, folder)
+            return HostedBackend(spec, hosts.get(spec.name) if same else None)
 
         builders: dict[str, Builder] = {**BUILDERS, **dict.fromkeys(OWN_DEPLOYMENT, in_deployment)}
         writer = serve.get_replica_context().replica_id.unique_id
@@ -138,6 +145,11 @@ class BackendHost:
         await self._backend.probe()
 
 
+def _models_of(spec: BackendSpec, folder: Path) -> list[tuple[str, Stamp]]:
+    """What a deployment has loaded: another file is another model."""
+    return [(name, stamp(folder / (model.artifact or ""))) for name, model in spec.models.items()]
+
+
 class HostedBackend:
     """A BackendHost as the service sees it."""
 
@@ -147,7 +159,7 @@ class HostedBackend:
 
     async def start(self) -> None:
         if self._handle is None:
-            raise Failed(f"{self.spec.name}: a new {self.spec.protocol} backend needs a deployment: serve again")
+            raise Failed(f"{self.spec.name}: it is new or has other models, and needs a new deployment: serve again")
 
     async def send(self, call: Call) -> Answer:
         result = await self._remote("send", call)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from backends.tensors import InferRequest, elements
 
+_WORD = re.compile(r"[A-Za-z0-9._:/-]{1,128}\Z")
 _TEXT_PARTS = ("text", "refusal")
 
 
@@ -26,11 +28,12 @@ class Parsed:
     infer: InferRequest | None = field(default=None, repr=False)
 
     def labels(self) -> dict[str, str]:
-        """The caller's own labels: `metadata` in an OpenAI body."""
+        """The caller's own labels: `metadata` in an OpenAI body. Values that are no words are none: labels are
+        matched and recorded, and text is neither."""
         metadata = self.content.get("metadata") if isinstance(self.content, dict) else None
         if not isinstance(metadata, dict):
             return {}
-        return {name: value for name, value in metadata.items() if isinstance(value, str)}
+        return {name: value for name, value in metadata.items() if isinstance(value, str) and _WORD.match(value)}
 
     def unscannable(self) -> bool:
         """Whether a part of the call is something else than text: pictures, sound, files, tensors of numbers."""
