@@ -15,6 +15,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -257,12 +258,10 @@ def test_a_changed_user_config_is_a_reload():
         async def reload(self):
             reloads.append(1)
 
-    replica = object.__new__(RouterReplica)
-    asyncio.run(replica.reconfigure({"revision": 1}))
-    replica._service, replica._listeners = Service(), None
-    asyncio.run(replica.reconfigure({"revision": 2}))
+    starting, started = SimpleNamespace(), SimpleNamespace(_service=Service(), _listeners=None)
+    for replica in (starting, started):
+        asyncio.run(RouterReplica.reconfigure(replica, {"revision": 1}))
     assert reloads == [1]
-    del replica._listeners  # or its end would drain them
 
 
 def test_each_replica_logs_a_chain_of_its_own_and_all_are_intact(served):
