@@ -12,13 +12,16 @@ from policies.compile import CompiledPolicy
 from policies.facts import session_key
 from policies.schema import HttpRequest
 from policies.sensitivity.labels import Label, declassified, label
-from policies.sensitivity.pseudonyms import Pseudonyms, mask_strings
+from policies.sensitivity.pseudonyms import Pseudonyms, mask_copies, mask_strings
 from policies.tenants import ANONYMOUS, Tenant
 from policies.types import Request
 from router.errors import ApiError
 from router.hints import Hints, parse_hints
 from router.wire import oip, openai
 from router.wire.parsed import Parsed
+
+_KEPT = frozenset({"model"})
+"""Fields of a body that name things for the router, and are not masked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +98,9 @@ def _mask(parsed: Parsed, policy: CompiledPolicy) -> Masked | None:
         return None
     pseudonyms = Pseudonyms()
     try:
-        content = mask_strings(parsed.content, pseudonyms, policy.detectors.find, keep=frozenset({"model"}))
-    except Exception:  # a detector's failure: then nothing is known to have been removed
+        content = mask_strings(parsed.content, pseudonyms, policy.detectors.cover, _KEPT)
+        content = mask_copies(content, pseudonyms, _KEPT)
+    except Exception:  # a detector's failure, or a copy that stays: then it is not known to have been removed
         return None
     return Masked(content, pseudonyms)
 

@@ -34,9 +34,26 @@ _COMMON = re.compile(
 invisible characters the standard library's `re` does: one class of characters has nothing to backtrack.)"""
 
 
+_DASHES = "\u2010\u2011\u2012\u2013\u2212"
+_DIGITS = "".join(chr(c) for c in range(0x80, 0x1FFFF) if unicodedata.category(chr(c)) == "Nd")
+_VARIANTS = re.compile(f"[{_DASHES}{_DIGITS}]")
+"""Hyphens that word processors make, and the decimal digits of other scripts, which NFKC leaves as they are."""
+
+
+def _variant(found: re.Match[str]) -> str:
+    char = found[0]
+    return "-" if char in _DASHES else str(unicodedata.decimal(char))
+
+
 def compose(text: str) -> str:
-    """NFKC alone: what `normalise` does to text without invisible characters."""
-    if text.isascii() or unicodedata.is_normalized("NFKC", text):
+    """NFKC, with one hyphen and one set of digits: what `normalise` does to text without invisible characters."""
+    if text.isascii():
+        return text
+    return _VARIANTS.sub(_variant, _compose(text))
+
+
+def _compose(text: str) -> str:
+    if unicodedata.is_normalized("NFKC", text):
         return text
     # The standard library takes 40 µs/KiB for text of which anything changes. Mostly that is a few full-width signs:
     # normalised by themselves they leave text that needs no more, which is quickly told.

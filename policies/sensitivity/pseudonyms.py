@@ -14,13 +14,23 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import re2
+
+from policies.sensitivity.normalise import fold
+
 PLACEHOLDER = re.compile(r"\[[A-Z][A-Z0-9_]{0,40}_[0-9]{1,6}\]")
 _BEGINNING = re.compile(r"\[(?:[A-Z][A-Z0-9_]{0,47})?\Z")
 """An end of text that could begin one: there is one `[` in a placeholder, and it comes first."""
 _LOOK_ALIKE = "TEXT"
 """The type of what is no entity and only looks like a placeholder."""
+MAX_VALUES = 2000
+"""Most values of one request to look for copies of; with more it is not masked."""
 NOT_MASKABLE = frozenset({"KEYWORD"})
 """Types that say something about the whole text: with the word gone, the text is what it was."""
+
+
+class Remains(Exception):
+    """A value that was found is left in a place where it cannot be replaced. Says nothing of it."""
 
 
 class Span(Protocol):
@@ -55,9 +65,7 @@ class Pseudonyms:
     def mask(self, text: str, find: Finder) -> str:
         """The text with its entities replaced, and with what looks like a placeholder replaced as well."""
         spans = [(s.start, s.end, s.type) for s in find(text) if s.type not in NOT_MASKABLE]
-        for match in PLACEHOLDER.finditer(text):
-            if not any(start < match.end() and match.start() < end for start, end, _ in spans):
-                spans.append((match.start(), match.end(), _LOOK_ALIKE))
+        spans += [(match.start(), match.end(), _LOOK_ALIKE) for match in PLACEHOLDER.finditer(text)]
         if not spans:
             return text
         parts: list[str] = []
@@ -79,6 +87,46 @@ def mask_strings(value: Any, pseudonyms: Pseudonyms, find: Finder, keep: frozens
     if isinstance(value, list):
         return [mask_strings(one, pseudonyms, find) for one in value]
     return pseudonyms.mask(value, find) if isinstance(value, str) else value
+
+
+def mask_copies(value: Any, pseudonyms: Pseudonyms, keep: frozenset[str] = frozenset()) -> Any:
+    """Decoded JSON that `mask_strings` has masked, with every further copy of what was found replaced as well: a value
+    that only the word beside it gave away stands elsewhere without that word. Raises Remains where a copy is left that
+    cannot be replaced."""
+    values = {v: p for p, v in pseudonyms.values.items() if not PLACEHOLDER.fullmatch(v)}
+    if not values:
+        return value
+    if len(values) > MAX_VALUES:
+        raise Remains
+    alternatives = "|".join(re2.escape(one) for one in sorted(values, key=len, reverse=True))
+    copies = re2.compile(alternatives)
+    others = re2.compile("|".join(re2.escape(fold(one)) for one in values))
+
+    def swept(text: str) -> str:
+        parts, done = [], 0
+        for match in PLACEHOLDER.finditer(text):  # our own: a value may look like a part of one
+            parts += [copies.sub(lambda found: values[found[0]], text[done : match.start()]), match[0]]
+            done = match.end()
+        parts.append(copies.sub(lambda found: values[found[0]], text[done:]))
+        if others.search(fold(PLACEHOLDER.sub(" ", "".join(parts)))):
+            raise Remains
+        return "".join(parts)
+
+    def sweep(one: Any, skip: frozenset[str] = frozenset()) -> Any:
+        if isinstance(one, dict):
+            for key in one:
+                if others.search(fold(key)):
+                    raise Remains
+            return {k: v if k in skip else sweep(v) for k, v in one.items()}
+        if isinstance(one, list):
+            return [sweep(item) for item in one]
+        if isinstance(one, str):
+            return swept(one)
+        if isinstance(one, int | float) and others.search(str(one)):
+            raise Remains
+        return one
+
+    return sweep(value, keep)
 
 
 def quoted(value: str) -> str:

@@ -159,3 +159,19 @@ def resolve(entities: Iterable[Entity]) -> list[Entity]:
             continue
         kept.insert(i, one)
     return kept
+
+
+def merge(entities: Iterable[Entity]) -> list[Entity]:
+    """Overlapping findings to one that covers all of them, with the type of the longest. In order of place."""
+    covered: list[Entity] = []
+    longest = 0
+    for one in sorted(set(entities)):
+        if covered and one.start < covered[-1].end:
+            last = covered[-1]
+            kind, score = (one.type, one.score) if one.end - one.start > longest else (last.type, last.score)
+            covered[-1] = Entity(last.start, max(last.end, one.end), kind, score)
+            longest = max(longest, one.end - one.start)
+        else:
+            covered.append(one)
+            longest = one.end - one.start
+    return covered

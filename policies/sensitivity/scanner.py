@@ -7,13 +7,13 @@ escapes and base64 hide → overlaps resolved. Labelling counts types; `find` te
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from policies.sensitivity.normalise import INVISIBLE_PATTERN, compose, normalise, original_spans
 from policies.sensitivity.prefilter import Blind, Prefilter
-from policies.sensitivity.rules import Entity, Rule, resolve
+from policies.sensitivity.rules import Entity, Rule, merge, resolve
 from policies.sensitivity.views import BASE64_PATTERN, ESCAPE_PATTERN, TooMuch, View, decoded, unescaped
 
 SCAN_BYTES = 8 * 1024 * 1024
@@ -33,6 +33,8 @@ class Detector(Protocol):
         """Entities found in all texts together: type -> count. Never the text itself."""
 
 
+Combine = Callable[[Iterable[Entity]], list[Entity]]
+"""Findings that overlap, made into ones that do not."""
 Planned = tuple[Rule, frozenset[str], bool]
 """A rule, its probes, and whether it reads folded text."""
 Readings = list[list[Entity]]
@@ -117,7 +119,12 @@ class Scanner(Sequence[Detector]):
 
     def find(self, text: str) -> list[Entity]:
         """Every entity in one text, in order of place, overlaps resolved. Raises where the text cannot be scanned."""
-        return resolve(self._find(text))
+        return resolve(self._find(text, resolve))
+
+    def cover(self, text: str) -> list[Entity]:
+        """The places of one text in which anything was found: of findings that overlap the whole, so that no part of
+        one is left. In order of place. Raises where the text cannot be scanned."""
+        return merge(self._find(text, merge))
 
     def _outcomes(self, texts: list[str]) -> list[Outcome]:
         counts: list[Counter[str]] = [Counter() for _ in self.sets]
@@ -153,18 +160,18 @@ class Scanner(Sequence[Detector]):
         if size > self.limit:
             raise TooMuch(f"{size} bytes to scan, {self.limit} allowed")
 
-    def _find(self, text: str) -> list[Entity]:
+    def _find(self, text: str, combine: Combine) -> list[Entity]:
         self._measure(len(text))
         normal = normalise(text)
         data = normal.encode(errors="surrogatepass")
         self._measure(len(data))
         failed: set[int] = set()
-        found = self._look(data, self.plain.hits(data), failed)
+        found = self._look(data, self.plain.hits(data), failed, combine)
         if failed:
             raise Blind("a detector failed")
         return _places(text, normal, data, [entity for one in found for reading in one for entity in reading])
 
-    def _look(self, data: bytes, hits: frozenset[str], failed: set[int]) -> list[Readings]:
+    def _look(self, data: bytes, hits: frozenset[str], failed: set[int], combine: Combine = resolve) -> list[Readings]:
         """What each detector finds in one text in each way to read it, at places in the normalised text."""
         views = [
             View(data),
@@ -174,10 +181,13 @@ class Scanner(Sequence[Detector]):
         found: list[Readings] = [[[] for _ in views] for _ in self.sets]
         for i, view in enumerate(views):
             if view is not None:
-                self._read(view, hits if i == 0 else self.plain.hits(view.data), [one[i] for one in found], failed)
+                seen = hits if i == 0 else self.plain.hits(view.data)
+                self._read(view, seen, [one[i] for one in found], failed, combine)
         return found
 
-    def _read(self, view: View, hits: frozenset[str], found: list[list[Entity]], failed: set[int]) -> None:
+    def _read(
+        self, view: View, hits: frozenset[str], found: list[list[Entity]], failed: set[int], combine: Combine
+    ) -> None:
         folded = b"" if self.folded is None else _fold(view.data)
         words = frozenset[str]() if self.folded is None else self.folded.hits(folded)
         known: dict[int, list[Entity]] = {}
@@ -193,7 +203,7 @@ class Scanner(Sequence[Detector]):
                 except Exception:  # the others still look
                     failed.add(i)
                     break
-            kept = resolve(entities) if entities else []
+            kept = combine(entities) if entities else []
             if view.pieces:
                 kept = [Entity(*view.origin(e.start, e.end), e.type, e.score) for e in kept]
             found[i] += kept

@@ -120,10 +120,10 @@ async def ask(app, body, headers):
 real_look = Scanner._look
 
 
-def crashing(self, data, hits, failed):
+def crashing(self, data, *arguments):
     if CRASH.encode() in data:
         raise RuntimeError("a detector crashed")
-    return real_look(self, data, hits, failed)
+    return real_look(self, data, *arguments)
 
 
 class Promises(RuleBasedStateMachine):

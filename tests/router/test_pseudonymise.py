@@ -94,7 +94,7 @@ def test_a_detector_that_fails_while_masking_means_home(router, monkeypatch):
     def broken(self, text):
         raise RuntimeError
 
-    monkeypatch.setattr(Scanner, "find", broken)
+    monkeypatch.setattr(Scanner, "cover", broken)
     assert router.chat(TEXT).backend == "home"
     assert sent(router) == ""
 
@@ -103,7 +103,7 @@ def test_masking_that_misses_something_means_home(router, monkeypatch):
     """The masked text is scanned again: what is left in it raises the label again."""
     from policies.sensitivity.scanner import Scanner
 
-    monkeypatch.setattr(Scanner, "find", lambda self, text: [])
+    monkeypatch.setattr(Scanner, "cover", lambda self, text: [])
     assert router.chat(TEXT).backend == "home"
     assert sent(router) == ""
 
@@ -127,3 +127,42 @@ def test_nothing_of_it_is_kept(router, caplog):
     assert b"example.co.jp" not in shown
     assert "example.co.jp" not in caplog.text
     assert "example.co.jp" not in repr(list(router.service.recent.values()))
+
+
+PASSWORD = "Xk9fe2qq9x"
+CREDENTIALS = FLEET.replace("label: restricted}", "label: confidential}")
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        [f"My password is {PASSWORD}. I typed {PASSWORD} twice and {PASSWORD} was refused."],
+        [f"password: {PASSWORD}", f"So you want to log in with {PASSWORD}?", "yes"],
+        [f"My password: {PASSWORD} 4111 1111 1111 1111"],
+        ["password: Xk9!fe2#qq:4111 1111 1111 1111"],
+        ["pay with 4111 1111 1111 1111/dXNlcjp0YW5ha2FAZXhhbXBsZS5jby5qcCB3cm90ZSB0aGlz"],
+        [f"password: {PASSWORD}", f"in another case: {PASSWORD.upper()}"],
+        [f"password: {PASSWORD}", "full width: " + PASSWORD.translate({c: c + 0xFEE0 for c in range(33, 127)})],
+    ],
+)
+def test_no_copy_and_no_part_of_what_was_found_leaves(start_router, texts):
+    router = start_router(CREDENTIALS)
+    roles = ("user", "assistant")
+    messages = [{"role": roles[i % 2], "content": text} for i, text in enumerate(texts)]
+    assert router.chat(messages=messages).status == 200
+    out = sent(router)
+    for secret in (PASSWORD, PASSWORD.upper(), "Xk9!fe2", "4111", "1111", "dXNlcjp0"):
+        assert secret not in out
+    assert PASSWORD.translate({c: c + 0xFEE0 for c in range(33, 127)}) not in out
+
+
+def test_masking_takes_linear_time(router):
+    import time
+
+    def seconds(n):
+        began = time.monotonic()
+        assert router.chat("[A_1] a@b.co " * n).status == 200
+        return time.monotonic() - began
+
+    seconds(100)
+    assert seconds(8000) < 16 * max(seconds(1000), 0.02), "eight times the text; the square would be sixty-four times"
