@@ -11,6 +11,15 @@ from backends.tensors import InferRequest, elements
 
 _WORD = re.compile(r"[A-Za-z0-9._:/-]{1,128}\Z")
 _TEXT_PARTS = ("text", "refusal")
+_TEXT_KEYS = frozenset({"type", "text", "refusal", "cache_control", "annotations"})
+_NO_TEXT = frozenset(
+    {
+        "image", "images", "image_url", "audio", "input_audio", "file", "files", "video", "videos", "multi_modal_data",
+        "prompt_embeds", "inputs_embeds", "input_embeds",
+    }
+)  # fmt: skip
+"""Fields of bodies and messages with which some servers take more than text."""
+_TOKENS = frozenset({"prompt", "input"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,22 +45,27 @@ class Parsed:
         return {name: value for name, value in metadata.items() if isinstance(value, str) and _WORD.match(value)}
 
     def unscannable(self) -> bool:
-        """Whether a part of the call is something else than text: pictures, sound, files, tensors of numbers."""
+        """Whether a part of the call is something else than text: pictures, sound, files, vectors, tokens. What is
+        not known to be text counts as not."""
         if self.infer is not None:
             return any(tensor.datatype != "BYTES" for tensor in self.infer.inputs)
-        messages = self.content.get("messages") if isinstance(self.content, dict) else None
-        for message in messages if isinstance(messages, list) else ():
-            parts = message.get("content") if isinstance(message, dict) else None
-            for part in parts if isinstance(parts, list) else ():
-                if not (isinstance(part, dict) and part.get("type") in _TEXT_PARTS):
-                    return True
-        return False
+        fields = self.content if isinstance(self.content, dict) else {}
+        if _holds_tokens(fields.get("prompt")) or _holds_tokens(fields.get("input")) or not _NO_TEXT.isdisjoint(fields):
+            return True
+        return any(
+            not _NO_TEXT.isdisjoint(message)
+            or any(
+                not (isinstance(part, dict) and part.get("type") in _TEXT_PARTS and part.keys() <= _TEXT_KEYS)
+                for part in _parts(message)
+            )
+            for message in _messages(fields)
+        )
 
     def texts(self) -> list[str] | None:
         """Everything in the call that can carry text, or None where a part of it cannot be read as text."""
         found = list(strings(self.content))
         if self.infer is None:
-            return found
+            return [*found, *_joined(self.content)]
         # Names and ids go to the backend as they are, so they can carry text as well as a payload can.
         found += [self.infer.id, *(tensor.name for tensor in self.infer.inputs)]
         found += [output.name for output in self.infer.outputs]
@@ -64,10 +78,41 @@ class Parsed:
         return found
 
 
+def _messages(fields: Any) -> list[dict[str, Any]]:
+    messages = fields.get("messages") if isinstance(fields, dict) else None
+    return [one for one in messages if isinstance(one, dict)] if isinstance(messages, list) else []
+
+
+def _parts(message: dict[str, Any]) -> list[Any]:
+    parts = message.get("content")
+    return parts if isinstance(parts, list) else []
+
+
+def _holds_tokens(value: Any) -> bool:
+    return isinstance(value, list) and any(not isinstance(item, str) for item in value)
+
+
+def _joined(fields: Any) -> Iterator[str]:
+    """Messages as a model reads them, where that is more than one piece: chat templates put the parts of a message
+    together with nothing between, and messages one after the other."""
+    whole = []
+    for message in _messages(fields):
+        content = message.get("content")
+        texts = [
+            part["text"] for part in _parts(message) if isinstance(part, dict) and isinstance(part.get("text"), str)
+        ]
+        if len(texts) > 1:
+            yield "".join(texts)
+        whole.append(content if isinstance(content, str) else "\n".join(texts))
+    if len(whole) > 1:
+        yield "\n".join(whole)
+
+
 def strings(value: Any) -> Iterator[str]:
     """Every text in decoded JSON, in its order, keys included: a caller can hide text in either. A text is given with
-    its key, `password: hunter2`, since what it is can depend on what it is called; so is a number that has a key.
-    Numbers in lists are left out: there they are tokens and vectors."""
+    its key, `password: hunter2`, since what it is can depend on what it is called; so is a number.
+    The numbers in `prompt` and `input` are left out: there they are tokens.
+    """
     pending: list[tuple[str, Any]] = [("", value)]
     while pending:
         key, one = pending.pop()
@@ -78,8 +123,13 @@ def strings(value: Any) -> Iterator[str]:
             if key:
                 yield key
         elif isinstance(one, list):
-            pending += [(key, item) for item in reversed(one) if isinstance(item, str | dict | list)]
+            tokens = key in _TOKENS
+            pending += [(key, item) for item in reversed(one) if not (tokens and isinstance(item, int | float))]
             if key and not any(isinstance(item, str) for item in one):
                 yield key
-        elif key:
-            yield key if one is None or isinstance(one, bool) else f"{key}: {one}"
+        elif one is None or isinstance(one, bool):
+            if key:
+                yield key
+        else:
+            number = int(one) if isinstance(one, float) and one.is_integer() and abs(one) < 1e22 else one
+            yield f"{key}: {number}" if key else str(number)
