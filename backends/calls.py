@@ -28,6 +28,11 @@ class Usage(NamedTuple):
     tokens_in: int
     tokens_out: int
 
+    @classmethod
+    def told(cls, tokens_in: int, tokens_out: int) -> Usage | None:
+        """What a backend says it counted; None where that cannot be."""
+        return cls(tokens_in, tokens_out) if 0 <= tokens_in < 2**31 and 0 <= tokens_out < 2**31 else None
+
 
 class Chunks(Protocol):
     """A body as it arrives. `aclose` ends it early and frees what it holds; it may be called at any time, twice too.

@@ -69,7 +69,7 @@ class OpenAIBackend(RemoteBackend):
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise BadAnswer(f"{self.spec.name} answered 200 with a body that is no answer") from None
         usage = answer.usage
-        return Usage(usage.prompt_tokens, usage.completion_tokens or 0) if usage else None
+        return Usage.told(usage.prompt_tokens, usage.completion_tokens or 0) if usage else None
 
     async def probe(self) -> None:
         response = await self._request("GET", "/v1/models")

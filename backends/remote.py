@@ -62,7 +62,8 @@ class RemoteBackend:
     def translate(self, error: HttpError) -> BackendError:
         kind = {ConnectError: Unreachable, HttpTimeout: TimedOut}
         found = next((ours for theirs, ours in kind.items() if isinstance(error, theirs)), BadAnswerError)
-        return found(f"{self.spec.name}: {error}")
+        # Callers are told who failed, not where it stands.
+        return found(f"{self.spec.name}: {str(error).removeprefix(f'{self._client.where}: ')}")
 
     async def refuse(self, response: HttpResponse, *, stream: bool = False) -> None:
         """Raise what a status other than 2xx means."""

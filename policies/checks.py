@@ -35,6 +35,10 @@ from policies.source import Document, Path
 
 IN_PROCESS = ("onnx", "torch")
 DEFAULT_RULE = "default"
+NEVER_MATCHED = frozenset(
+    {"authorization", "proxy-authorization", "x-api-key", "cookie", "set-cookie", "x-declassify-reason"}
+)
+"""Headers that no policy may ask for."""
 
 ATTRIBUTES = (
     "name", "tier", "region", "zone", "protocol", "quality", "context_tokens", "licence.spdx",
@@ -128,6 +132,13 @@ def check_policy(policy: Policy, document: Document, zones: Zones) -> Iterator[P
             yield document.problem((*path, "use"), f"this version has no detector '{detector.use}'")
         yield from _check_detector(detector, document, path)
     yield from _check_patterns(policy, document)
+    for i, header in enumerate(policy.headers):
+        if header in NEVER_MATCHED:
+            yield document.problem(
+                ("headers", i),
+                f"'{header}' holds credentials or free text, and must not reach the decision log",
+                "remove it",
+            )
     check = MatchCheck(document, policy, zones)
     for i, floor in enumerate(policy.sensitivity.floors):
         path = ("sensitivity", "floors", i)

@@ -134,9 +134,12 @@ class CompiledPolicy:
         key = (request.model, request.task, request.tenant, request.protocol)
         plan = self.plans.get(key)
         if plan is None:
-            if len(self.plans) >= MAX_PLANS:  # names nobody configured must not fill the memory
+            plan = self._plan(request)
+            if not plan.targets:  # names that nobody configured must not fill the memory
+                return plan
+            if len(self.plans) >= MAX_PLANS:
                 self.plans.clear()
-            plan = self.plans[key] = self._plan(request)
+            self.plans[key] = plan
         return plan
 
     def _plan(self, request: Request) -> Plan:

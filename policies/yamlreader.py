@@ -14,6 +14,8 @@ MAX_NODES = 200_000
 """Values a file may expand to: aliases counted each time they are used, included files with the one that names them."""
 MAX_DEPTH = 60
 MAX_CHARS = 16 * 1024 * 1024
+MAX_FILES = 200
+"""Files that one may include, counted each time."""
 MAX_INCLUDES = 8
 """How deep files may include files."""
 
@@ -107,7 +109,7 @@ class Reader:
         self.keys: dict[Path, Position] = {}
         self.values: dict[Path, Position] = {}
         self.problems: list[Problem] = []
-        self._nodes = 0
+        self._nodes = self._includes = 0
         self._open = [file]  # the file being read, and those that include it before it
 
     def _at(self, node: yaml.Node) -> Position:
@@ -182,6 +184,10 @@ class Reader:
         if self.include is None:
             self.complain(node, "files cannot be included here")
             return None
+        self._includes += 1
+        if self._includes > MAX_FILES:
+            line, column, file = self._at(node)
+            raise TooLarge(Problem(file, line, column, f"more than {MAX_FILES} files are included"))
         if len(self._open) > MAX_INCLUDES:
             self.complain(node, f"files include each other more than {MAX_INCLUDES} deep", "is there a circle?")
             return None
@@ -209,6 +215,8 @@ class Reader:
             word = line.strip()
             if word and not word.startswith("#"):
                 self._nodes += 1
+                if self._nodes > MAX_NODES:
+                    raise TooLarge(Problem(self._open[-1], number, 1, f"expands to more than {MAX_NODES} values"))
                 self.values[(*path, first + len(words))] = Position(number, 1, self._open[-1])
                 words.append(word)
         return words

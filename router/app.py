@@ -37,8 +37,7 @@ class DataApp:
             await self._plain(scope, send, path, method)
 
     async def _infer(self, scope: Scope, receive: Receive, send: Send, wire: Wire) -> None:
-        with self.service.live.used() as live:
-            await Exchange(self.service, live, scope, receive, send, wire).run()
+        await Exchange(self.service, scope, receive, send, wire).run()
 
     async def _v2(self, scope: Scope, send: Send, path: str, method: str, model: tuple[str, str] | None) -> None:
         service = self.service
@@ -101,9 +100,9 @@ class DataApp:
         answer: Callable[[], Awaitable[tuple[int, Any]]],
     ) -> None:
         try:
-            if method not in ("GET", "HEAD"):
-                raise not_allowed("GET")
             status, content = await answer()
+            if method not in ("GET", "HEAD"):  # after it: a path that is not there says so to every method
+                raise not_allowed("GET")
             body = msgspec.json.encode(content)
             await respond(send, status, body, (JSON,))  # of HEAD, the server leaves the body out
         except Exception as error:

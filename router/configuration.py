@@ -13,18 +13,7 @@ from policies.schema import Backend, Fleet, SecretReference, Tenants
 from policies.source import Document, parse
 from policies.validate import validate
 from router.credentials import Credentials, read_credentials
-
-Stamp = tuple[str, int, int]
-"""A file's name, size and time of change: another stamp, another content."""
-
-
-def stamp(path: Path) -> Stamp:
-    """(name, -1, -1) where there is no such file."""
-    try:
-        found = path.stat()
-    except OSError:
-        return str(path), -1, -1
-    return str(path), found.st_size, found.st_mtime_ns
+from router.stamps import Seen, Stamp, stamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +25,7 @@ class Configuration:
     artefacts: Mapping[str, tuple[Stamp, ...]] = field(default_factory=dict, repr=False)  # backend -> of its files
     candidate: CompiledPolicy | None = field(default=None, repr=False)  # decides beside the policy; nothing is sent
     credentials: Credentials | None = field(default=None, repr=False)  # None: no Tenants document
-    files: frozenset[Path] = frozenset()  # everything it was read from
+    files: Mapping[Path, Stamp] = field(default_factory=dict, repr=False)  # what it was read from, as it was before
 
     def same_as(self, other: Configuration) -> bool:
         """Whether it would change nothing."""
@@ -63,9 +52,9 @@ def is_test(path: Path) -> bool:
     return path.stem.endswith("_test")
 
 
-def read(path: Path, env: Mapping[str, str], seen: set[Path] | None = None) -> tuple[list[Document], list[Problem]]:
+def read(path: Path, env: Mapping[str, str], seen: Seen | None = None) -> tuple[list[Document], list[Problem]]:
     """What a file and those it includes hold. Every file that was looked for is added to `seen`."""
-    seen = set() if seen is None else seen
+    seen = Seen() if seen is None else seen
     seen.add(path)
 
     def include(file: str, written: str) -> tuple[str, str]:
@@ -106,7 +95,7 @@ def load(paths: Iterable[Path], env: Mapping[str, str]) -> Configuration:
     reasons: what does not compile, secrets that are not set, artefacts that are not there."""
     documents: list[Document] = []
     problems: list[Problem] = []
-    seen: set[Path] = set()
+    seen = Seen()
     files = list(yaml_files(paths))
     for path in files:
         found, wrong = read(path, env, seen)
@@ -128,7 +117,8 @@ def load(paths: Iterable[Path], env: Mapping[str, str]) -> Configuration:
     for i, backend in enumerate(model.backends):
         own = [folder / name for _, name in _files(backend)]
         artefacts[backend.name] = tuple(stamp(path) for path in own)
-        seen.update(own)
+        for path in own:
+            seen.add(path)
         if backend.api_key is not None and backend.api_key.file is not None:
             seen.add(folder / backend.api_key.file)
         if backend.api_key is not None:
@@ -143,7 +133,7 @@ def load(paths: Iterable[Path], env: Mapping[str, str]) -> Configuration:
     if errors or policy is None:
         raise ConfigurationError(errors)
     warnings = tuple(p for p in problems if p.severity != "error")
-    return Configuration(policy, folder, api_keys, warnings, artefacts, None, credentials, frozenset(seen))
+    return Configuration(policy, folder, api_keys, warnings, artefacts, None, credentials, seen)
 
 
 def _fleet(documents: Iterable[Document]) -> tuple[Fleet, Document] | None:
@@ -155,7 +145,7 @@ def _fleet(documents: Iterable[Document]) -> tuple[Fleet, Document] | None:
 
 
 def _credentials(
-    documents: Iterable[Document], env: Mapping[str, str], seen: set[Path]
+    documents: Iterable[Document], env: Mapping[str, str], seen: Seen
 ) -> tuple[Credentials | None, list[Problem]]:
     for document in documents:
         if document.kind == "Tenants":

@@ -11,6 +11,7 @@ from policies.errors import Problem
 from policies.schema import Jwt, Key, Tenants
 from policies.source import Document
 from policies.tenants import SAME_KEY_HINT, same_key
+from router.stamps import Seen
 
 MAX_KEY_BYTES = 16 * 1024
 """Most bytes of a key or token. No header of an honest client is longer."""
@@ -33,7 +34,7 @@ def digest(key: bytes) -> bytes:
 
 
 def read_credentials(
-    tenants: Tenants, document: Document, folder: Path, env: Mapping[str, str], seen: set[Path]
+    tenants: Tenants, document: Document, folder: Path, env: Mapping[str, str], seen: Seen
 ) -> tuple[Credentials, list[Problem]]:
     """The credentials, and everything that is wrong with them; no message holds any part of a key. Files that were
     looked for are added to `seen`."""

@@ -28,6 +28,7 @@ STATUS: dict[str, int] = {
     "bad_request": 400,
     "not_found": 404,
     "method_not_allowed": 405,
+    "request_timeout": 408,
     "too_large": 413,
     "unsupported_media_type": 415,
     "upstream_error": 502,
@@ -96,6 +97,6 @@ def as_api_error(error: Exception) -> ApiError:
             return ApiError("upstream_error", str(error))
         case _:
             # Where it happened, without the error's message: that can hold what was being worked on.
-            trace = "".join(traceback.format_tb(error.__traceback__))
+            trace = "".join(traceback.format_tb(error.__traceback__, limit=20))
             log.error("internal error: %s\n%s", type(error).__name__, trace)
             return ApiError("internal_error", "the router failed on this request", "see the router's log")

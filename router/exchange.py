@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -30,7 +32,6 @@ from router.decisionlog.record import Decided, Outcome, trace
 from router.errors import ApiError, as_api_error, not_allowed
 from router.execute import Result
 from router.hints import NO_HINTS, Hints, parse_hints
-from router.live import Live
 from router.requests import Masked
 from router.restore import RestoredStream, restore_body
 from router.service import Service
@@ -70,11 +71,11 @@ class Wire:
 class Exchange:
     """A request on its way through: what is known so far, for headers, metrics and the record however it ends.
 
-    `live` is the configuration that it goes by to its end.
+    It goes by one configuration to its end: the one that is live when its body has come in.
     """
 
-    def __init__(self, service: Service, live: Live, scope: Scope, receive: Receive, send: Send, wire: Wire) -> None:
-        self._service, self._live, self._wire = service, live, wire
+    def __init__(self, service: Service, scope: Scope, receive: Receive, send: Send, wire: Wire) -> None:
+        self._service, self._live, self._wire = service, service.live, wire
         self._scope, self._receive, self._send = scope, receive, send
         self._arrived = time.monotonic()
         self._tenant: Tenant = ANYONE
@@ -83,14 +84,19 @@ class Exchange:
         self._decided: Decided | None = None
         self._masked: Masked | None = None
         self._result: Result | None = None
-        self._usage: Usage | None = None
+        self._usage: Usage | None = None  # as the backend counted
+        self._events = 0  # of a stream, seen so far
         self._cost_usd: float | None = None
         self._began: float | None = None  # when the first byte of a streamed answer left
 
     async def run(self) -> None:
+        with contextlib.ExitStack() as held:
+            await self._run(held)
+
+    async def _run(self, held: contextlib.ExitStack) -> None:
         outcome = "internal"
         try:
-            await self._answer()
+            await self._answer(held)
             outcome = "ok"
         except ClientGone:
             outcome = "cancelled"
@@ -99,25 +105,52 @@ class Exchange:
             outcome = _OUTCOMES.get(failure.code, "client_error")
             if self._began is not None:
                 outcome = "stream_broken"
-                await send_chunk(self._send, openai.stream_error(failure), last=True)
+                with contextlib.suppress(ClientGone):
+                    await self._to_client(send_chunk(self._send, openai.stream_error(failure), last=True))
             else:
                 headers = (JSON, *failure.headers, *self._headers())
-                await respond(self._send, failure.status, self._wire.render_error(failure), headers)
+                with contextlib.suppress(ClientGone):
+                    error_body = self._wire.render_error(failure)
+                    await self._to_client(respond(self._send, failure.status, error_body, headers))
         finally:
             if self._result is not None:
                 self._result.lease.release()
-                if self._began is not None and self._decided is not None and self._cost_usd is None:
-                    self._service.broke_off(self._live, self._decided, self._result, self._usage)
+            if self._result is not None and self._decided is not None and self._cost_usd is None and self._began:
+                self._service.broke_off(self._live, self._decided, self._result, self._usage or self._seen())
             self._count(outcome)
 
-    async def _answer(self) -> None:
+    async def _to_client(self, sending: Awaitable[None]) -> None:
+        """Raises ClientGone for one that does not read: it would hold a place at the backend."""
+        try:
+            async with asyncio.timeout(self._service.settings.client_idle_s):
+                await sending
+        except TimeoutError:
+            raise ClientGone from None
+
+    def _seen(self) -> Usage | None:
+        """What was seen of a stream that nobody counted: servers send about a token in an event."""
+        return Usage(self._decided.request.tokens_in, self._events) if self._events and self._decided else None
+
+    async def _body(self, fields: dict[bytes, bytes]) -> bytes:
+        settings = self._service.settings
+        try:
+            async with asyncio.timeout(settings.body_s):
+                return await read_body(self._receive, fields.get(b"content-length"), settings.max_body_bytes)
+        except TimeoutError:
+            raise ApiError("request_timeout", f"the body did not come within {settings.body_s:g} s") from None
+
+    async def _answer(self, held: contextlib.ExitStack) -> None:
         if self._scope["method"] != "POST":
             raise not_allowed("POST")
-        service, live = self._service, self._live
-        self._tenant = await service.tenant(live, self._scope["headers"])  # before the body: a stranger's is not read
-        fields: dict[bytes, bytes] = dict(self._scope["headers"])
-        _check_content_type(fields.get(b"content-type", b""), self._scope["path"])
-        body = await read_body(self._receive, fields.get(b"content-length"), service.settings.max_body_bytes)
+        service, headers_in = self._service, self._scope["headers"]
+        self._tenant = await service.tenant(self._live, headers_in)  # before the body: a stranger's is not read
+        fields: dict[bytes, bytes] = dict(headers_in)
+        _check_content_type(fields, self._scope["path"])
+        body = await self._body(fields)
+        if service.live is not self._live:  # a slow body must not make an old policy, or an old key, last
+            self._live = service.live
+            self._tenant = await service.tenant(self._live, headers_in)
+        live = held.enter_context(self._live.used())
         parsed = self._parsed = self._wire.parse(live.policy, fields, body)
         hints = self._hints = parse_hints(self._scope["headers"], live.policy)
         decided, self._masked = await service.decide(live, parsed, hints, len(body), self._tenant.name)
@@ -130,11 +163,11 @@ class Exchange:
             if result.answer.chunks is not None:
                 await self._stream(decided, result)
                 departure.dismiss()
-                await send_chunk(self._send, b"", last=True)
+                await self._to_client(send_chunk(self._send, b"", last=True))
             else:
                 body, headers = self._whole(decided, parsed, result)
                 departure.dismiss()
-                await respond(self._send, 200, body, headers)
+                await self._to_client(respond(self._send, 200, body, headers))
 
     def _call(self, parsed: Parsed, decided: Decided, body: bytes) -> Call:
         request = decided.request
@@ -174,12 +207,13 @@ class Exchange:
             if self._masked is not None:
                 chunks = RestoredStream(chunks, self._masked.pseudonyms)
             async for chunk in chunks:
+                self._events += chunk.count(b"data:")
                 if b'"usage"' in chunk:
                     self._usage = openai.usage_in(chunk) or self._usage
-                await send_chunk(self._send, chunk)
+                await self._to_client(send_chunk(self._send, chunk))
             if isinstance(chunks, RestoredStream):
                 self._service.metrics.unrestored.inc(chunks.unrestored)
-            self._cost_usd = self._service.finished(self._live, decided, result, self._usage)
+            self._cost_usd = self._service.finished(self._live, decided, result, self._usage, self._seen())
         except BackendError:
             self._live.executor.stream_broke(result)
             raise
@@ -237,12 +271,15 @@ class Exchange:
         self._service.concluded(self._live, self._decided, concluded, self._parsed, self._hints)
 
 
-def _check_content_type(value: bytes, path: str) -> None:
-    kind = value.split(b";")[0].strip().lower()
-    allowed = ("application/json",) if path.startswith("/v1") else ("", "application/json", "application/octet-stream")
+def _check_content_type(fields: dict[bytes, bytes], path: str) -> None:
+    kind = fields.get(b"content-type", b"").split(b";")[0].strip().lower()
+    openai_path = path.startswith("/v1")
+    allowed = ("application/json",) if openai_path else ("", "application/json", "application/octet-stream")
     if kind.decode("latin-1") not in allowed:
         raise ApiError(
             "unsupported_media_type",
             "the body's content-type is not one that this path takes",
             f"send content-type: {' or '.join(filter(None, allowed))}",
         )
+    if openai_path and fields.get(b"content-encoding", b"identity").strip().lower() not in (b"", b"identity"):
+        raise ApiError("unsupported_media_type", "this path takes no content-encoding", "send the body as it is")

@@ -60,8 +60,9 @@ class Executor:
         self._metrics = metrics
         self._clock = clock
 
-    async def execute(self, decision: Decision, call: Call, deadline: float) -> Result:
-        """The first good answer. `deadline` is on the executor's clock; up to the first byte of a stream.
+    async def execute(self, decision: Decision, call: Call, deadline: float, *, callers_own: bool = False) -> Result:
+        """The first good answer. `deadline` is on the executor's clock; up to the first byte of a stream. One that is
+        the caller's own says nothing of a backend that misses it.
 
         Raises ApiError when no attempt answers, RequestRejected when a backend says the request itself is wrong.
         """
@@ -73,7 +74,7 @@ class Executor:
                 out_of_time = True
                 break
             try:
-                return await self._attempt(candidate, call, number, remaining)
+                return await self._attempt(candidate, call, number, remaining, callers_own)
             except _DeadlinePassed as error:
                 errors.append(error)
                 out_of_time = True
@@ -82,7 +83,9 @@ class Executor:
                 errors.append(error)
         raise _failed(errors, out_of_time)
 
-    async def _attempt(self, candidate: Candidate, call: Call, number: int, remaining: float) -> Result:
+    async def _attempt(
+        self, candidate: Candidate, call: Call, number: int, remaining: float, callers_own: bool
+    ) -> Result:
         target = candidate.target
         backend = self._backends[target.backend]
         lease = self._enter(target.backend_index)
@@ -98,7 +101,8 @@ class Executor:
             return Result(answer, candidate, number, started, lease)
         except TimeoutError:
             outcome = TimedOut.outcome
-            self._state.observe(target.backend_index, Event.FAILURE, self._clock())
+            if not callers_own:
+                self._state.observe(target.backend_index, Event.FAILURE, self._clock())
             raise _DeadlinePassed(f"{target.backend}: no answer before the deadline") from None
         except RequestRejected:
             outcome = RequestRejected.outcome

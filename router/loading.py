@@ -10,8 +10,9 @@ from zoneinfo import ZoneInfo
 from policies.compile import CompiledPolicy, compile_documents
 from policies.errors import ConfigurationError, Problem
 from policies.source import Document
-from router.configuration import Configuration, Stamp, load, read, stamp, yaml_files
+from router.configuration import Configuration, load, read, yaml_files
 from router.policytests import run_file, tests_beside
+from router.stamps import Seen, Stamp, stamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +27,14 @@ class ConfigurationLoader:
 
     def __call__(self) -> Configuration:
         """Raises ConfigurationError with every reason why it must not go live."""
+        tests = {path: stamp(path) for path in self._tests()} if self.run_tests else {}
         configuration = load(self.paths, self.env)
-        tests = frozenset(self._tests()) if self.run_tests else frozenset()
         problems = [problem for path in sorted(tests) for problem in self._failures(path, configuration.policy)]
         candidate, more, seen = self._candidate()
         problems += [*more, *self._unprotected(configuration)]
         if problems:
             raise ConfigurationError(problems)
-        return replace(configuration, candidate=candidate, files=configuration.files | tests | seen)
+        return replace(configuration, candidate=candidate, files={**configuration.files, **tests, **seen})
 
     def _unprotected(self, configuration: Configuration) -> Iterator[Problem]:
         """A router that others can reach must know who they are, after every reload as well."""
@@ -74,10 +75,10 @@ class ConfigurationLoader:
                 told = f"the test '{result.case.name}' fails: {failure}"
                 yield Problem(str(path), result.line, 1, told, f"run `pointsman test {path}` to see the decision")
 
-    def _candidate(self) -> tuple[CompiledPolicy | None, list[Problem], frozenset[Path]]:
+    def _candidate(self) -> tuple[CompiledPolicy | None, list[Problem], Seen]:
         if self.candidate is None:
-            return None, [], frozenset()
-        seen: set[Path] = set()
+            return None, [], Seen()
+        seen = Seen()
         documents: list[Document] = []
         problems: list[Problem] = []
         for path in (*yaml_files(self.paths), self.candidate):
@@ -89,4 +90,4 @@ class ConfigurationLoader:
         problems += [problem for problem in wrong if problem.severity == "error"]
         if not problems and not any(document.kind == "Policy" for document in documents):
             problems.append(Problem(str(self.candidate), 0, 0, "no document of kind Policy"))
-        return compiled, problems, frozenset(seen)
+        return compiled, problems, seen

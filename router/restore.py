@@ -41,10 +41,11 @@ def restore_body(body: bytes, pseudonyms: Pseudonyms) -> tuple[bytes, int]:
         return text
 
     try:
-        content = msgspec.json.decode(body)
+        return msgspec.json.encode(restored(msgspec.json.decode(body))), unrestored
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise BadAnswer("an answer that is not JSON") from None
-    return msgspec.json.encode(restored(content)), unrestored
+    except RecursionError:
+        raise BadAnswer("an answer that is nested too deep") from None
 
 
 @dataclass(slots=True)
@@ -91,7 +92,7 @@ class EventRestorer:
             return self._remains() + b"".join(line + b"\n" for line in others) + b"data: [DONE]\n\n"
         try:
             decoded = msgspec.json.decode(content)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise UnreadableEvent("an event that is not JSON") from None
         if isinstance(decoded, dict) and isinstance(decoded.get("choices"), list):
             self._last = {k: v for k, v in decoded.items() if k not in ("choices", "usage")}

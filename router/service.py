@@ -71,7 +71,7 @@ class Service:
         self.metrics = Metrics()
         self._builders, self._loader, self._writer = builders, loader, writer
         self.live = Live(configuration, self.metrics, builders, self.settings.probe_interval_s)
-        self.shadows = Shadows(self.metrics, self._execute)
+        self.shadows = Shadows(self.metrics, self._execute, self.finished)
         self.recent: OrderedDict[str, Decided] = OrderedDict()
         self.log: DecisionLog | None = None
         self.peers: Callable[[], Awaitable[list[Reload]]] = self._alone
@@ -157,24 +157,28 @@ class Service:
 
     async def execute(self, live: Live, decided: Decided, call: Call) -> Result:
         """The first good answer; a copy goes to the backend on trial where the decision says so."""
-        self.shadows.copy(live, decided.decision, call)
+        self.shadows.copy(live, decided, call)
         return await self._execute(live, decided.decision, call, decided.request.deadline_ms)
 
     async def _execute(self, live: Live, decision: Decision, call: Call, deadline_ms: float | None = None) -> Result:
         seconds = self.settings.default_deadline_s if deadline_ms is None else deadline_ms / 1000
-        return await live.executor.execute(decision, call, time.monotonic() + seconds)
+        own = deadline_ms is not None
+        return await live.executor.execute(decision, call, time.monotonic() + seconds, callers_own=own)
 
-    def finished(self, live: Live, decided: Decided, result: Result, usage: Usage | None) -> float:
-        """Fold a whole, good answer into state and metrics; its cost in USD."""
+    def finished(
+        self, live: Live, decided: Decided, result: Result, usage: Usage | None, seen: Usage | None = None
+    ) -> float:
+        """Fold a whole, good answer into state and metrics; its cost in USD. `usage` is what the backend counted,
+        `seen` what was seen of it on its way, for where it counted nothing."""
         target, request = result.candidate.target, decided.request
         live.state.observe_latency(target, (time.monotonic() - result.started) * 1000)
-        cost = self.cost(result, request, usage)
+        cost = self.cost(result, request, usage or seen)
         self.metrics.cost_usd.labels(target.backend, target.tier).inc(cost)
         if usage is not None:
             self.metrics.tokens.labels(target.backend, "in").inc(usage.tokens_in)
             self.metrics.tokens.labels(target.backend, "out").inc(usage.tokens_out)
         if decided.decision.quotas:
-            counted = usage or Usage(request.tokens_in, request.tokens_out)
+            counted = usage or seen or Usage(request.tokens_in, request.tokens_out)
             live.ledger.charge(decided.decision, request, target.backend, sum(counted), cost, time.time())
         return cost
 
@@ -258,7 +262,11 @@ class Service:
         if self._loader is None:
             return Reload("refused", self.policy.digest, ("this router was started without files to reload",))
         async with self._reloading:
-            result = await self._reload(self._loader)
+            try:
+                result = await self._reload(self._loader)
+            except Exception as error:  # a defect here must not end the watch over the files, nor go unseen
+                log.exception("reload failed")
+                result = Reload("refused", self.policy.digest, (f"the reload failed: {type(error).__name__}",))
         self.metrics.reloads.labels(result.outcome).inc()
         if result.outcome == "refused":
             told = "\n".join(result.problems)
@@ -275,8 +283,8 @@ class Service:
             return Reload("refused", old.policy.digest, tuple(str(problem) for problem in error.problems))
         if configuration.same_as(old.configuration):
             return Reload("unchanged", old.policy.digest)
-        live = Live(configuration, self.metrics, self._builders, self.settings.probe_interval_s, old)
         try:
+            live = Live(configuration, self.metrics, self._builders, self.settings.probe_interval_s, old)
             await live.start()
         except BackendError as error:
             return Reload("refused", old.policy.digest, (str(error),))

@@ -17,6 +17,8 @@ class Settings:
     admin_tokens: tuple[bytes, ...] = field(default=(), repr=False)  # SHA-256 digests; none: the admin port is open
     max_body_bytes: int = 32 * 1024 * 1024
     default_deadline_s: float = 60.0  # for requests that give none; until the first byte of a stream
+    body_s: float = 120.0  # for a request's body to come in
+    client_idle_s: float = 60.0  # for a client to read what it is sent
     probe_interval_s: float = 5.0
     seed: int = 0  # of the draws that break ties
     replicas: int = 1  # router processes (ray engine only)

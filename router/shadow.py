@@ -11,9 +11,10 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from backends.calls import Call
+from backends.calls import Call, Usage
 from backends.errors import BackendError, RequestRejected
 from policies.types import Decision
+from router.decisionlog.record import Decided
 from router.errors import ApiError
 from router.execute import Result
 from router.live import Live
@@ -25,17 +26,19 @@ MAX_COPIES = 32
 """Copies on their way at once, of all rules together."""
 
 Execute = Callable[[Live, Decision, Call], Awaitable[Result]]
+Finished = Callable[[Live, Decided, Result, Usage | None], float]
 
 
 class Shadows:
     """Belongs to one event loop."""
 
-    def __init__(self, metrics: Metrics, execute: Execute) -> None:
-        self._metrics, self._execute = metrics, execute
+    def __init__(self, metrics: Metrics, execute: Execute, finished: Finished) -> None:
+        self._metrics, self._execute, self._finished = metrics, execute, finished
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def copy(self, live: Live, decision: Decision, call: Call) -> None:
+    def copy(self, live: Live, decided: Decided, call: Call) -> None:
         """Send a copy where the decision says so. Returns at once."""
+        decision = decided.decision
         if decision.shadow is None:
             return
         name = decision.shadow.target.backend
@@ -43,20 +46,21 @@ class Shadows:
             self._metrics.shadow_copies.labels(name, "dropped").inc()
             return
         only = replace(decision, attempts=(decision.shadow,))
-        task = asyncio.create_task(self._send(live, only, call, name))
+        task = asyncio.create_task(self._send(live, replace(decided, decision=only), call, name))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _send(self, live: Live, decision: Decision, call: Call, name: str) -> None:
+    async def _send(self, live: Live, decided: Decided, call: Call, name: str) -> None:
         outcome = "failed"
         with live.used():
             try:
-                result = await self._execute(live, decision, call)
+                result = await self._execute(live, decided.decision, call)
                 try:
                     if result.answer.chunks is not None:
                         async for _ in result.answer.chunks:
                             pass
                         await result.answer.chunks.aclose()
+                    self._finished(live, decided, result, result.answer.usage)  # a copy costs what a request costs
                 finally:
                     result.lease.release()
                 outcome = "ok"

@@ -19,7 +19,7 @@ def watching(service: Service, loader: ConfigurationLoader, interval_s: float) -
 async def watch(service: Service, loader: ConfigurationLoader, interval_s: float) -> None:
     """Until cancelled. A change is taken up once it has stood still for one interval: an editor, or a volume that is
     being mounted, writes in steps. What was refused is not tried again until something changes."""
-    seen = pending = await asyncio.to_thread(loader.stamps, service.live.configuration)
+    seen = pending = frozenset(service.live.configuration.files.values())
     while True:
         await asyncio.sleep(interval_s)
         now = await asyncio.to_thread(loader.stamps, service.live.configuration)

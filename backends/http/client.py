@@ -114,6 +114,11 @@ class HttpClient:
         self._closed = False
 
     @property
+    def where(self) -> str:
+        """host:port of the origin, with which the messages of errors begin."""
+        return self._where
+
+    @property
     def connections(self) -> int:
         """Open connections, idle ones included, and those being made."""
         return self._open

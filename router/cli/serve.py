@@ -56,6 +56,9 @@ def run(arguments: argparse.Namespace) -> int:
         watch_interval_s=arguments.watch,
         decision_log=_log_settings(arguments),
     )
+    if settings.port == settings.admin_port:
+        print("pointsman serve: --port and --admin-port must differ", file=sys.stderr)
+        return 2
     if arguments.engine == "local" and settings.replicas > 1:
         print("pointsman serve: --replicas needs --engine ray", file=sys.stderr)
         return 2

@@ -33,11 +33,12 @@ from backends.errors import BackendError, Failed, RequestRejected, Unreachable
 from backends.registry import BUILDERS, Builder
 from backends.tensors import ModelMetadata
 from policies.schema import Backend as BackendSpec
-from router.configuration import Configuration, Stamp, stamp
+from router.configuration import Configuration
 from router.loading import ConfigurationLoader
 from router.server import DRAIN_S, Listeners, PortInUse, bind
 from router.service import Reload, Service
 from router.settings import Settings
+from router.stamps import Stamp, stamp
 from router.watch import watching
 
 APPLICATION = "pointsman"

@@ -15,7 +15,7 @@ from backends.tensors import InferAnswer, InferRequest, ModelMetadata
 from policies.compile import CompiledPolicy
 from router import __version__
 from router.errors import ApiError, bad_request
-from router.wire.parsed import Parsed
+from router.wire.parsed import Parsed, check_model_name
 
 SERVER = {"name": "pointsman", "version": __version__, "extensions": ["binary_tensor_data"]}
 _MODEL = re.compile(r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?(?:/(?P<verb>ready|infer))?\Z")
@@ -32,6 +32,7 @@ def match_model(path: str) -> tuple[str, str] | None:
 
 def parse(model: str, headers: Mapping[bytes, bytes], body: bytes, policy: CompiledPolicy, limit: int) -> Parsed:
     """Raises ApiError 400 for a body that is not an inference request; 413 for one that unpacks over `limit`."""
+    check_model_name(model)
     body = _unpack(body, headers.get(b"content-encoding", b"").decode("latin-1").strip().lower(), limit)
     length = headers.get(HEADER_LENGTH.encode())
     try:

@@ -14,7 +14,7 @@ from backends.jsonbody import NotJson, decode_unambiguous
 from policies.compile import CompiledPolicy
 from policies.estimate import DEFAULT_TOKENS_OUT, tokens
 from router.errors import ApiError, bad_request
-from router.wire.parsed import Parsed
+from router.wire.parsed import Parsed, check_model_name
 
 TASKS = {
     "/v1/chat/completions": "chat",
@@ -34,6 +34,7 @@ class _Event(msgspec.Struct):
 
 
 _usage = msgspec.json.Decoder(_Event)
+MAX_COUNT = 2**31
 IMAGE_TOKENS = 765
 """Assumed for an image part: what a 1024 x 1024 image costs in high detail."""
 
@@ -44,6 +45,7 @@ def parse(path: str, body: bytes) -> Parsed:
     model = fields.get("model")
     if not isinstance(model, str) or not model:
         raise bad_request("'model' is missing or not text", "name the model to use", param="model")
+    check_model_name(model)
     task = TASKS[path]
     text_bytes = {"chat": _chat, "completion": _completion, "embedding": _embedding}[task](fields)
     stream = _optional(fields, "stream", bool, "true or false") or False
@@ -68,6 +70,8 @@ def _object(body: bytes) -> dict[str, Any]:
         raise bad_request(f"the body {error}") from None
     if not isinstance(fields, dict):
         raise bad_request("the body must be a JSON object")
+    if len({key.casefold() for key in fields}) != len(fields):  # some servers read keys without regard to case
+        raise bad_request("two keys of the body differ in case only")
     return fields
 
 
@@ -130,13 +134,17 @@ def _text_or_list(fields: dict[str, Any], name: str) -> int:
 
 
 def _tokens_out(fields: dict[str, Any]) -> int:
-    for name in ("max_completion_tokens", "max_tokens"):
-        limit: int | None = _optional(fields, name, int, "a whole number over 0")
-        if limit is not None:
-            if limit < 1:
-                raise bad_request(f"'{name}' must be a whole number over 0", param=name)
-            return limit
-    return DEFAULT_TOKENS_OUT
+    """Of all answers that are asked for together: the larger of the limits, for each."""
+    limits = [_counted(fields, name) for name in ("max_completion_tokens", "max_tokens")]
+    answers = max(_counted(fields, name) or 1 for name in ("n", "best_of"))
+    return max((limit for limit in limits if limit is not None), default=DEFAULT_TOKENS_OUT) * answers
+
+
+def _counted(fields: dict[str, Any], name: str) -> int | None:
+    count: int | None = _optional(fields, name, int, "a whole number over 0")
+    if count is not None and not 0 < count < MAX_COUNT:
+        raise bad_request(f"'{name}' must be a whole number from 1 to {MAX_COUNT - 1}", param=name)
+    return count
 
 
 def _optional(fields: dict[str, Any], name: str, kind: type, what: str) -> Any:
@@ -169,7 +177,7 @@ def usage_in(events: bytes) -> Usage | None:
             except (msgspec.DecodeError, UnicodeDecodeError):
                 continue  # cut in two, or no usage of this shape: the estimate has to do
             if counted is not None:
-                return Usage(counted.prompt_tokens, counted.completion_tokens or 0)
+                return Usage.told(counted.prompt_tokens, counted.completion_tokens or 0)
     return None
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from backends.tensors import InferRequest, elements
+from router.errors import bad_request
 
 _WORD = re.compile(r"[A-Za-z0-9._:/-]{1,128}\Z")
 _TEXT_PARTS = ("text", "refusal")
@@ -20,6 +21,15 @@ _NO_TEXT = frozenset(
 )  # fmt: skip
 """Fields of bodies and messages with which some servers take more than text."""
 _TOKENS = frozenset({"prompt", "input"})
+
+
+MAX_MODEL_NAME = 256
+
+
+def check_model_name(model: str) -> None:
+    """Raises ApiError 400 for a name longer than any: it would be kept with the decision."""
+    if len(model) > MAX_MODEL_NAME:
+        raise bad_request(f"the model's name is over {MAX_MODEL_NAME} characters", param="model")
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,7 @@ CHAT = {"model": "chat", "messages": [{"role": "user", "content": SECRET}]}
         (json.dumps(CHAT | {"messages": [{"role": "user", "content": 5}]}).encode(), "messages[0].content"),
         (json.dumps(CHAT | {"messages": [{"role": "user", "content": [SECRET]}]}).encode(), "part without a 'type'"),
         (json.dumps(CHAT | {"stream": SECRET}).encode(), "'stream' must be true or false"),
-        (json.dumps(CHAT | {"max_tokens": -1}).encode(), "'max_tokens' must be a whole number over 0"),
+        (json.dumps(CHAT | {"max_tokens": -1}).encode(), "'max_tokens' must be a whole number from 1 to 2147483647"),
         (json.dumps(CHAT | {"max_tokens": True}).encode(), "'max_tokens' must be a whole number"),
     ],
 )

@@ -378,7 +378,7 @@ def test_no_key_is_written_anywhere(start_router, tmp_path, caplog):
 
 def test_a_model_name_that_a_caller_invents_is_kept_out_of_views_and_logs(start_router, tmp_path):
     router = start_router(CONFIG, decision_log=LogSettings(tmp_path / "log"))
-    invented = "canary-model-4711-" + "x" * 300
+    invented = "canary-model-4711-" + "x" * 200
     reply = router.chat(model=invented)
     assert reply.status == 404
     assert invented[:80] in reply.json()["error"]["message"]
