@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from policies.compile import CompiledPolicy
 from policies.decide import decide
 from policies.facts import UnknownLevel, request_from
 from policies.grid import Probe
+from policies.schema import Sensitivity
 from policies.types import Decision, Snapshot
 
 OWN_PREMISES = {"edge": 1, "onprem": 1, "cloud": 0}
@@ -92,6 +94,44 @@ def _place(policy: CompiledPolicy, probe: Probe, seed: int) -> tuple[Place, Deci
         shadow.target.backend if shadow else None,
     )
     return place, decision
+
+
+def weakened(old: Sensitivity, new: Sensitivity) -> list[str]:
+    """What detectors no longer find, or no longer raise as high, in sentences. No grid of facts shows that: it holds
+    labels, not texts."""
+    told: list[str] = []
+    before, after = ({one.use: one for one in policy.detectors} for policy in (old, new))
+    for use, was in before.items():
+        now = after.get(use)
+        if now is None:
+            told.append(f"detector {use} is gone")
+            continue
+        if _rank(now.label, new.levels) < _rank(was.label, new.levels):
+            told.append(f"detector {use} raises to {now.label} only, not to {was.label}")
+        for field, what in _FOUND_BY.items():
+            lost = _lost(getattr(was, field, None), getattr(now, field, None))
+            told += [f"detector {use} no longer looks for {what} {name}" for name in lost]
+    if _rank(new.unscannable, new.levels) < _rank(old.unscannable, new.levels):
+        told.append(f"what no detector can read is no longer {old.unscannable}")
+    return told
+
+
+_FOUND_BY = {"words": "the word", "patterns": "the pattern", "entities": "entities of type", "regions": "numbers of"}
+
+
+def _rank(level: str | None, levels: Sequence[str]) -> int:
+    """No level is the lowest; one that is not there any more counts as the highest."""
+    return -1 if level is None else levels.index(level) if level in levels else len(levels)
+
+
+def _lost(was: Any, now: Any) -> list[str]:
+    """Names that the setting had and has no more. No `entities` means all of them."""
+    if isinstance(was, Mapping):
+        now = now or {}
+        return [name for name, pattern in was.items() if now.get(name) != pattern]
+    if was is None:
+        return ["others"] if now is not None else []
+    return [] if now is None else [one for one in was if one not in now]
 
 
 def at_rest(policy: CompiledPolicy, now: float) -> Snapshot:

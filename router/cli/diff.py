@@ -14,7 +14,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from policies.compile import CompiledPolicy
-from policies.diff import Move, compare
+from policies.diff import Move, compare, weakened
 from policies.errors import ConfigurationError, Problem
 from policies.grid import MONDAY_NOON, Probe, probes
 from policies.schema import RequestFacts
@@ -36,11 +36,13 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
     moves = compare(old, new, asked, arguments.seed)
     losing = [move for move in moves if move.loses_trust]
+    blinder = weakened(old.source.sensitivity, new.source.sensitivity)
     if arguments.json:
-        print(json.dumps(_as_json(old, new, asked, moves), ensure_ascii=False, indent=2))
+        report = _as_json(old, new, asked, moves) | {"detectors_find_less": blinder}
+        print(json.dumps(report, ensure_ascii=False, indent=2))
     else:
-        _show(old, new, asked, moves)
-    return 1 if losing else 0
+        _show(old, new, asked, moves, blinder)
+    return 1 if losing or blinder else 0
 
 
 def _grid(old: CompiledPolicy, new: CompiledPolicy) -> list[Probe]:
@@ -100,17 +102,20 @@ def _as_json(old: CompiledPolicy, new: CompiledPolicy, asked: list[Probe], moves
     }
 
 
-def _show(old: CompiledPolicy, new: CompiledPolicy, asked: list[Probe], moves: list[Move]) -> None:
+def _show(old: CompiledPolicy, new: CompiledPolicy, asked: list[Probe], moves: list[Move], blinder: list[str]) -> None:
     from rich.table import Table
 
     from router.cli.output import console
 
     out = console()
     print(f"policy {old.digest} -> {new.digest}, {len(asked)} requests compared", flush=True)
+    for sentence in blinder:
+        print(f"LESS IS FOUND: {sentence}")
     if not moves:
-        print("nothing moves")
+        print("nothing else moves" if blinder else "nothing moves")
         if old.digest != new.digest:
-            print("the fleet is taken at rest: shares of a split, budgets, limits and load are not compared")
+            told = "shares of a split, budgets, limits, load, and what detectors find in texts"
+            print(f"the fleet is taken at rest, and no text is read; not compared: {told}")
         return
     kinds = Counter((m.loses_trust, str(m.before), str(m.after), m.why) for m in moves)
     examples = {(m.loses_trust, str(m.before), str(m.after), m.why): m for m in reversed(moves)}

@@ -8,10 +8,12 @@ with Processes(progress=print) as processes:
 
 import http.client
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -150,6 +152,8 @@ class Processes:
 
         May be called twice. Only the processes started here are touched, each by its own pid.
         """
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave half of them
         self._end(list(reversed(self._children.values())))
         self._forker.shutdown()
         for child in self._children.values():

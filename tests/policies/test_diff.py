@@ -9,11 +9,11 @@ from conftest import THREE_TIERS, compile_text
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.diff import compare
+from policies.diff import compare, weakened
 from policies.facts import request_from
 from policies.grid import probes, samples, witness
 from policies.match import MatchCompiler, text_test
-from policies.schema import Match, RequestFacts
+from policies.schema import Match, RequestFacts, Sensitivity
 
 RANKS = {"public": 0, "internal": 1, "confidential": 2, "restricted": 3}
 
@@ -144,3 +144,37 @@ def test_a_witness_satisfies_its_match(match):
     compiled = policy("rules: [{name: asks, match: {labels: {k: v}}}]")
     request = request_from(RequestFacts.model_validate({"model": "chat", **facts}), compiled, now)
     assert MatchCompiler(RANKS, ZoneInfo).match(condition)(request, now)
+
+
+# --- detectors ----------------------------------------------------------------------------------------------------
+
+KEYWORDS = {"use": "keywords", "words": ["a", "b"], "label": "confidential"}
+PII = {"use": "pii", "label": "confidential"}
+
+
+def sensitivity(*detectors, **more):
+    return Sensitivity.model_validate({"detectors": list(detectors), **more})
+
+
+@pytest.mark.parametrize(
+    ("new", "says"),
+    [
+        (sensitivity(PII), "detector keywords is gone"),
+        (sensitivity({**KEYWORDS, "words": ["a"]}, PII), "detector keywords no longer looks for the word b"),
+        (sensitivity({**KEYWORDS, "label": "internal"}, PII), "detector keywords raises to internal only"),
+        (sensitivity(KEYWORDS, {**PII, "entities": ["US_SSN"]}), "detector pii no longer looks for entities of type"),
+        (sensitivity(KEYWORDS, {**PII, "regions": ["JP"]}), "detector pii no longer looks for numbers of US"),
+    ],
+)
+def test_detectors_that_find_less(new, says):
+    assert says in " ".join(weakened(sensitivity(KEYWORDS, PII), new))
+
+
+def test_detectors_that_find_more_or_the_same():
+    old = sensitivity(KEYWORDS, PII)
+    assert weakened(old, old) == []
+    more = {**KEYWORDS, "words": ["a", "b", "c"], "label": "restricted"}
+    assert (
+        weakened(old, sensitivity(more, PII, {"use": "secrets", "label": "restricted"}, unscannable="restricted")) == []
+    )
+    assert weakened(sensitivity(unscannable="restricted"), sensitivity(unscannable="internal")) != []
