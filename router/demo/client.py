@@ -50,7 +50,7 @@ def send(sample: Sample, port: int, admin_port: int) -> Outcome:
     why = decision.get("why", "")
     attempts = int(headers.get("x-pointsman-attempts", "1"))
     if attempts > 1:
-        why = f"attempt {attempts}: {', '.join(decision['attempts'][: attempts - 1])} failed; {why}"
+        why = f"{', '.join(decision['attempts'][: attempts - 1])} came first ({why}) and failed; this one was next"
     answer = answer_in_words(sample, response.status, headers, body)
     return Outcome(sample, response.status, headers, answer, latency_ms, first_byte_ms, why)
 

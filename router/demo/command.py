@@ -147,6 +147,7 @@ def _wait_for_router(processes: Processes, admin_port: int) -> None:
 def _send(sample: Sample, cloud: _Cloud, arguments: argparse.Namespace) -> Outcome:
     if not sample.without_cloud:
         return send(sample, arguments.port, arguments.admin_port)
+    print("stopping cloud-llm, to show what then happens to a request for it", flush=True)
     cloud.stop()
     try:
         return send(sample, arguments.port, arguments.admin_port)
@@ -154,15 +155,23 @@ def _send(sample: Sample, cloud: _Cloud, arguments: argparse.Namespace) -> Outco
         cloud.start()
 
 
+_ALL_COLUMNS = ("request", "label", "rule", "backend", "tier", "latency", "cost", "why", "answer")
+_WIDE = 150
+"""Columns of a terminal that has room for all of them; in a narrower one the last two would cut the others short."""
+
+
 def _show(outcomes: list[Outcome]) -> None:
-    columns = ("request", "label", "rule", "backend", "tier", "latency", "cost", "why", "answer")
-    table = Table(*columns, title="where the requests went, and why", title_justify="left")
+    out = console()
+    columns = _ALL_COLUMNS if out.width >= _WIDE else _ALL_COLUMNS[:-2]
+    table = Table(title="where the requests went, and why", title_justify="left")
+    for column in columns:
+        table.add_column(column, no_wrap=column in ("rule", "backend"))
     for outcome in outcomes:
         headers = outcome.headers
         streamed = headers.get("content-type", "").startswith("text/event-stream")
         first = f" (first {outcome.first_byte_ms:.0f})" if streamed else ""
         cost = headers.get("x-pointsman-cost-usd")
-        table.add_row(
+        cells = (
             outcome.sample.title,
             headers.get("x-pointsman-label", ""),
             headers.get("x-pointsman-rule", ""),
@@ -171,12 +180,18 @@ def _show(outcomes: list[Outcome]) -> None:
             f"{outcome.latency_ms:.0f} ms{first}",
             f"${float(cost):.6f}" if cost else "",
             outcome.why,
-            outcome.answer.replace("\n", " ")[:60],
-            style=None if outcome.as_expected else "bold red",
+            _short(outcome.answer.replace("\n", " ")),
         )
-    out = console()
+        table.add_row(*cells[: len(columns)], style=None if outcome.as_expected else "bold red")
     out.print()
     out.print(table)
+    if len(columns) < len(_ALL_COLUMNS):
+        for outcome in outcomes:
+            out.print(f"  {outcome.sample.title}: {outcome.why}", highlight=False)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:59]}…"
 
 
 def _invite(arguments: argparse.Namespace) -> None:
