@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
+from collections.abc import Callable
 
+from policies.errors import ConfigurationError
+from router.configuration import Configuration
 from router.loading import ConfigurationLoader
 from router.service import Service
 
@@ -31,3 +35,28 @@ async def watch(service: Service, loader: ConfigurationLoader, interval_s: float
             await service.reload()
         else:
             pending = now
+
+
+def tell(
+    loader: ConfigurationLoader,
+    configuration: Configuration,
+    interval_s: float,
+    stop: threading.Event,
+    say: Callable[[str], None],
+) -> None:
+    """Until `stop`: say at this terminal what other processes, which watch the same files, will do with a change."""
+    seen = pending = frozenset(configuration.files.values())
+    while not stop.wait(interval_s):
+        now = loader.stamps(configuration)
+        if now == seen or now != pending:
+            pending = now
+            continue
+        seen = now
+        try:
+            found = loader()
+        except ConfigurationError as error:
+            say(f"reload refused, policy {configuration.policy.digest} stays:\n{error}")
+            continue
+        if not found.same_as(configuration):
+            say(f"policy {found.policy.digest} is good, and goes live in every replica")
+        configuration = found

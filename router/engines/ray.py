@@ -39,7 +39,7 @@ from router.server import DRAIN_S, Listeners, PortInUse, bind
 from router.service import Reload, Service
 from router.settings import Settings
 from router.stamps import Stamp, stamp
-from router.watch import watching
+from router.watch import tell, watching
 
 APPLICATION = "pointsman"
 ROUTER = "router"
@@ -214,6 +214,10 @@ def run(
         if not stop.is_set():
             on_ready()
             signal.signal(signal.SIGHUP, lambda *_: _reload_replicas())
+            if settings.watch_interval_s:  # what the replicas say of their reloads is in Ray's log files only
+                say = logging.getLogger("pointsman").warning
+                watched = (loader, configuration, settings.watch_interval_s, stop, say)
+                threading.Thread(target=tell, args=watched, daemon=True).start()
         stop.wait()
     finally:
         progress("stopping the replicas")

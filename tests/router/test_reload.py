@@ -18,7 +18,7 @@ from router.decisionlog.writer import LogSettings
 from router.live import Live
 from router.loading import ConfigurationLoader
 from router.settings import Settings
-from router.watch import watch
+from router.watch import tell, watch
 
 FLEET = """apiVersion: pointsman/v1
 kind: Fleet
@@ -302,6 +302,28 @@ def test_a_changed_file_is_taken_up_by_itself_also_an_included_one(folder, start
     time.sleep(0.3)
     assert router.count("pointsman_reloads_total", outcome="refused") == 1, "not tried again until something changes"
     task.cancel()
+
+
+def test_a_terminal_that_serves_nothing_itself_is_told_of_changes(folder):
+    loader = ConfigurationLoader((folder.path,), {})
+    said, stop = [], threading.Event()
+    thread = threading.Thread(target=tell, args=(loader, loader(), 0.02, stop, said.append))
+    thread.start()
+
+    def until(count):
+        deadline = time.monotonic() + 10
+        while len(said) < count:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    folder.policy("nobody")
+    until(1)
+    folder.policy("b")
+    until(2)
+    stop.set()
+    thread.join()
+    assert "reload refused" in said[0] and "the fleet has no backend 'nobody'" in said[0]
+    assert "is good, and goes live" in said[1]
 
 
 def test_tests_of_other_configurations_are_left_out(folder, start):
