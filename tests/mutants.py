@@ -93,7 +93,7 @@ MUTANTS = (
     ),
     Mutant(
         "5 bad policy", "a reload does not run the tests beside the policy", "router/loading.py",
-        "if self.run_tests else frozenset()", "if False else frozenset()",
+        "for path in self._tests()} if self.run_tests else {}", "for path in self._tests()} if False else {}",
         "tests/router/test_reload.py",
     ),
     Mutant(
