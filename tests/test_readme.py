@@ -18,7 +18,12 @@ from router.metrics import Metrics
 
 README = ROOT / "README.md"
 DOCUMENTS = sorted(
-    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("configs/*/README.md")]
+    [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+        *ROOT.glob("[!.]*/README.md"),
+        *ROOT.glob("configs/*/README.md"),
+    ]
 )
 PACKAGES = "policies|backends|router|configs|tests|benchmarks|docs|helm|requirements"
 
