@@ -48,14 +48,27 @@ ATTRIBUTES = (
 """What `require` may ask for, besides `labels.<your own>`."""
 
 
-def _duplicates(document: Document, kind: str, path: str, names: Sequence[str]) -> Iterator[Problem]:
+def check_duplicates(document: Document, kind: str, path: str, names: Sequence[str]) -> Iterator[Problem]:
+    """Names of the list at `path` that stand twice."""
+    known: set[str] = set()
     for i, name in enumerate(names):
-        if name in names[:i]:
+        if name in known:
             yield document.problem((path, i, "name"), f"a second {kind} named '{name}'", "rename one of them")
+        known.add(name)
+
+
+def web_url(url: str) -> urllib.parse.SplitResult | None:
+    """The parts of an http or https URL with a host; None for anything else."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return None
+    return parts if good else None
 
 
 def check_fleet(fleet: Fleet, document: Document) -> Iterator[Problem]:
-    yield from _duplicates(document, "backend", "backends", [backend.name for backend in fleet.backends])
+    yield from check_duplicates(document, "backend", "backends", [backend.name for backend in fleet.backends])
     for i, backend in enumerate(fleet.backends):
         yield from _check_backend(backend, document, ("backends", i))
 
@@ -94,13 +107,9 @@ def _check_url(url: str, document: Document, path: Path, remote: bool, protocol:
     if not remote:
         yield document.problem(path, f"a backend of protocol {protocol} has no 'url'", "remove it", key=True)
         return
-    try:
-        parts = urllib.parse.urlsplit(url)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        good = False
+    parts = web_url(url)
     # The URL itself may hold a secret (user:password@), so no message repeats it.
-    if not good:
+    if parts is None:
         yield document.problem(path, "not a URL of the form http(s)://host[:port][/prefix]")
     elif parts.username is not None or parts.password is not None:
         yield document.problem(path, "a URL must not carry a user or password", "use `api_key: {env: NAME}`")
@@ -122,12 +131,12 @@ def check_policy(policy: Policy, document: Document, zones: Zones) -> Iterator[P
     for i, level in enumerate(levels):
         if level in levels[:i]:
             yield document.problem((*where, i), f"level '{level}' stands twice", "each level has one place")
-    yield from _level(document, ("sensitivity", "default"), policy.sensitivity.default, levels)
+    yield from check_level(document, ("sensitivity", "default"), policy.sensitivity.default, levels)
     if policy.sensitivity.unscannable is not None:
-        yield from _level(document, ("sensitivity", "unscannable"), policy.sensitivity.unscannable, levels)
+        yield from check_level(document, ("sensitivity", "unscannable"), policy.sensitivity.unscannable, levels)
     for i, detector in enumerate(policy.sensitivity.detectors):
         path: Path = ("sensitivity", "detectors", i)
-        yield from _level(document, (*path, "label"), detector.label, levels)
+        yield from check_level(document, (*path, "label"), detector.label, levels)
         if detector.use not in BUILDERS:
             yield document.problem((*path, "use"), f"this version has no detector '{detector.use}'")
         yield from _check_detector(detector, document, path)
@@ -143,8 +152,8 @@ def check_policy(policy: Policy, document: Document, zones: Zones) -> Iterator[P
     for i, floor in enumerate(policy.sensitivity.floors):
         path = ("sensitivity", "floors", i)
         yield from check.floor(floor.match, (*path, "match"))
-        yield from _level(document, (*path, "label"), floor.label, levels)
-    yield from _duplicates(document, "constraint", "constraints", [c.name for c in policy.constraints])
+        yield from check_level(document, (*path, "label"), floor.label, levels)
+    yield from check_duplicates(document, "constraint", "constraints", [c.name for c in policy.constraints])
     for i, constraint in enumerate(policy.constraints):
         yield from check.match(constraint.match, ("constraints", i, "match"))
         for name in constraint.require:
@@ -155,7 +164,7 @@ def check_policy(policy: Policy, document: Document, zones: Zones) -> Iterator[P
                     did_you_mean(name, ATTRIBUTES) + " (your own are labels.<name>)",
                     key=True,
                 )
-    yield from _duplicates(document, "rule", "rules", [r.name for r in policy.rules])
+    yield from check_duplicates(document, "rule", "rules", [r.name for r in policy.rules])
     for i, rule in enumerate(policy.rules):
         yield from check.match(rule.match, ("rules", i, "match"))
         yield from _check_rule(rule, document, ("rules", i))
@@ -247,7 +256,8 @@ def _entities(
             yield document.problem((*path, i), f"no detector finds entities of type '{name}'", hint)
 
 
-def _level(document: Document, path: Path, level: str, levels: Sequence[str]) -> Iterator[Problem]:
+def check_level(document: Document, path: Path, level: str, levels: Sequence[str]) -> Iterator[Problem]:
+    """A sensitivity level that there is not."""
     if level not in levels:
         yield document.problem(path, f"unknown sensitivity level '{level}'", did_you_mean(level, levels))
 
@@ -256,7 +266,7 @@ def check_clearances(fleet: Fleet, document: Document, policy: Policy) -> Iterat
     for i, backend in enumerate(fleet.backends):
         if backend.clearance is not None:
             path: Path = ("backends", i, "clearance")
-            yield from _level(document, path, backend.clearance, policy.sensitivity.levels)
+            yield from check_level(document, path, backend.clearance, policy.sensitivity.levels)
 
 
 def check_names(fleet: Fleet, policy: Policy, document: Document) -> Iterator[Problem]:
@@ -323,16 +333,16 @@ class MatchCheck:
         label, levels, document = match.label, self.policy.sensitivity.levels, self.document
         path = (*path, "label")
         if isinstance(label, str):
-            yield from _level(document, path, label, levels)
+            yield from check_level(document, path, label, levels)
         elif isinstance(label, list):
             for i, level in enumerate(label):
-                yield from _level(document, (*path, i), level, levels)
+                yield from check_level(document, (*path, i), level, levels)
         elif label is not None:
             for bound in ("gte", "lte"):
                 if getattr(label, bound) is not None:
-                    yield from _level(document, (*path, bound), getattr(label, bound), levels)
+                    yield from check_level(document, (*path, bound), getattr(label, bound), levels)
             for level in [label.not_] if isinstance(label.not_, str) else label.not_ or ():
-                yield from _level(document, (*path, "not"), level, levels)
+                yield from check_level(document, (*path, "not"), level, levels)
             if label.gte in levels and label.lte in levels and levels.index(label.gte) > levels.index(label.lte):
                 yield document.problem(path, f"no level is between {label.gte} and {label.lte}")
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from policies.calendar import moment
+from policies.checks import check_duplicates
 from policies.compile import CompiledPolicy
 from policies.decide import decide
 from policies.errors import Problem, did_you_mean
@@ -138,12 +139,9 @@ def check(test: PolicyTest, document: Document, policy: CompiledPolicy) -> Itera
     """Names that mean nothing here: such a case could never show what it says."""
     vocabulary = _vocabulary(policy)
     yield from _moment(document, ("now",), test.now)
-    names: list[str] = []
+    yield from check_duplicates(document, "case", "tests", [case.name for case in test.tests])
     for i, case in enumerate(test.tests):
         path: Path = ("tests", i)
-        if case.name in names:
-            yield document.problem((*path, "name"), f"a second case named '{case.name}'", "rename one of them")
-        names.append(case.name)
         if case.now is not None:
             yield from _moment(document, (*path, "now"), case.now)
         if not case.expect.model_fields_set:

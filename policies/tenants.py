@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from policies.errors import Problem, did_you_mean
+from policies.checks import check_duplicates, check_level, web_url
+from policies.errors import Problem
 from policies.match import ValueTest, text_test
 from policies.schema import Fleet, Policy
 from policies.schema.tenants import Jwt, Key, Tenants
@@ -98,17 +98,14 @@ def deciding(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_tenants(tenants: Tenants, document: Document) -> Iterator[Problem]:
-    names: dict[str, int] = {}
+    yield from check_duplicates(document, "tenant", "tenants", [tenant.name for tenant in tenants.tenants])
     digests: dict[str, str] = {}
     for i, tenant in enumerate(tenants.tenants):
         path: Path = ("tenants", i)
-        if tenant.name in names:
-            yield document.problem((*path, "name"), f"a second tenant named '{tenant.name}'", "rename one of them")
         if tenant.name == ANONYMOUS:
             yield document.problem(
                 (*path, "name"), f"'{ANONYMOUS}' is the name of callers without a key", "give the tenant another name"
             )
-        names[tenant.name] = i
         if not tenant.keys and tenants.jwt is None:
             yield document.problem(
                 path,
@@ -150,29 +147,21 @@ def _check_jwt(jwt: Jwt, document: Document, path: Path) -> Iterator[Problem]:
         yield document.problem(path, "'jwks' takes exactly one of 'file' and 'url'")
     if jwt.jwks.url is None:
         return
-    try:
-        parts = urllib.parse.urlsplit(jwt.jwks.url)
-        host, good = parts.hostname or "", bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        host, good = "", False
+    parts = web_url(jwt.jwks.url)
     # The URL may hold a secret (user:password@), so no message repeats it.
-    if not good or parts.scheme not in ("http", "https"):
+    if parts is None:
         yield document.problem((*path, "url"), "not a URL of the form https://host[:port]/path")
     elif parts.username is not None or parts.password is not None:
         yield document.problem((*path, "url"), "a URL must not carry a user or password", "remove them")
-    elif parts.scheme == "http" and host not in ("localhost", "127.0.0.1", "::1"):
+    elif parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
         yield document.problem((*path, "url"), "keys that come over plain http can be replaced on the way", "use https")
 
 
 def check_floors(tenants: Tenants, document: Document, policy: Policy) -> Iterator[Problem]:
     levels = policy.sensitivity.levels
     for i, tenant in enumerate(tenants.tenants):
-        if tenant.label_floor is not None and tenant.label_floor not in levels:
-            yield document.problem(
-                ("tenants", i, "label_floor"),
-                f"unknown sensitivity level '{tenant.label_floor}'",
-                did_you_mean(tenant.label_floor, levels),
-            )
+        if tenant.label_floor is not None:
+            yield from check_level(document, ("tenants", i, "label_floor"), tenant.label_floor, levels)
 
 
 def check_models(tenants: Tenants, document: Document, fleet: Fleet) -> Iterator[Problem]:

@@ -71,20 +71,29 @@ def read(path: Path, env: Mapping[str, str], seen: Seen | None = None) -> tuple[
     return parse(text, str(path), env, include)
 
 
-def policy_from(paths: Iterable[Path], env: Mapping[str, str]) -> CompiledPolicy:
-    """Compiled from the files alone: artefacts and secrets are not needed to decide. Raises ConfigurationError."""
+def _compiled(
+    paths: Iterable[Path], env: Mapping[str, str], seen: Seen, hint: str = ""
+) -> tuple[CompiledPolicy | None, list[Document], list[Problem]]:
+    """All files compiled together, with what they hold and everything that is wrong with it;
+    `hint` is what to do where there is no fleet."""
     documents: list[Document] = []
     problems: list[Problem] = []
     files = list(yaml_files(paths))
     for path in files:
-        found, wrong = read(path, env)
+        found, wrong = read(path, env, seen)
         documents += found
         problems += wrong
     policy, wrong = compile_documents(documents, ZoneInfo)
     problems += wrong
     if not problems and not any(document.kind == "Fleet" for document in documents):
         where = ", ".join(map(str, files)) or "the given folder"
-        problems.append(Problem(where, 0, 0, "no document of kind Fleet"))
+        problems.append(Problem(where, 0, 0, "no document of kind Fleet", hint))
+    return policy, documents, problems
+
+
+def policy_from(paths: Iterable[Path], env: Mapping[str, str]) -> CompiledPolicy:
+    """Compiled from the files alone: artefacts and secrets are not needed to decide. Raises ConfigurationError."""
+    policy, _, problems = _compiled(paths, env, Seen())
     if policy is None or any(p.severity == "error" for p in problems):
         raise ConfigurationError(p for p in problems if p.severity == "error")
     return policy
@@ -93,21 +102,10 @@ def policy_from(paths: Iterable[Path], env: Mapping[str, str]) -> CompiledPolicy
 def load(paths: Iterable[Path], env: Mapping[str, str]) -> Configuration:
     """The fleet and policy in `paths`, checked against each other and against this machine. Raises with all
     reasons: what does not compile, secrets that are not set, artefacts that are not there."""
-    documents: list[Document] = []
-    problems: list[Problem] = []
     seen = Seen()
-    files = list(yaml_files(paths))
-    for path in files:
-        found, wrong = read(path, env, seen)
-        documents += found
-        problems += wrong
-    policy, wrong = compile_documents(documents, ZoneInfo)
-    problems += wrong
+    policy, documents, problems = _compiled(paths, env, seen, "a router needs backends: add one")
     fleet = _fleet(documents)
     if fleet is None:
-        if not problems:
-            where = ", ".join(map(str, files)) or "the given folder"
-            problems.append(Problem(where, 0, 0, "no document of kind Fleet", "a router needs backends: add one"))
         raise ConfigurationError(problems)
     model, document = fleet
     folder = Path(document.file).absolute().parent  # of the link, where it is one: mounted volumes are links

@@ -170,24 +170,26 @@ class Service:
     ) -> float:
         """Fold a whole, good answer into state and metrics; its cost in USD. `usage` is what the backend counted,
         `seen` what was seen of it on its way, for where it counted nothing."""
-        target, request = result.candidate.target, decided.request
+        target = result.candidate.target
         live.state.observe_latency(target, (time.monotonic() - result.started) * 1000)
-        cost = self.cost(result, request, usage or seen)
-        self.metrics.cost_usd.labels(target.backend, target.tier).inc(cost)
         if usage is not None:
             self.metrics.tokens.labels(target.backend, "in").inc(usage.tokens_in)
             self.metrics.tokens.labels(target.backend, "out").inc(usage.tokens_out)
-        if decided.decision.quotas:
-            counted = usage or seen or Usage(request.tokens_in, request.tokens_out)
-            live.ledger.charge(decided.decision, request, target.backend, sum(counted), cost, time.time())
-        return cost
+        return self._charge(live, decided, result, usage or seen)
 
     def broke_off(self, live: Live, decided: Decided, result: Result, usage: Usage | None) -> None:
         """Count an answer that ended early: whoever gave it bills what it has made, which only an estimate can say."""
-        counted = usage or Usage(decided.request.tokens_in, decided.request.tokens_out)
-        cost, target = self.cost(result, decided.request, usage), result.candidate.target
+        self._charge(live, decided, result, usage)
+
+    def _charge(self, live: Live, decided: Decided, result: Result, usage: Usage | None) -> float:
+        """Count what an answer costs, in metrics and quotas; the cost in USD."""
+        request, target = decided.request, result.candidate.target
+        cost = self.cost(result, request, usage)
         self.metrics.cost_usd.labels(target.backend, target.tier).inc(cost)
-        live.ledger.charge(decided.decision, decided.request, target.backend, sum(counted), cost, time.time())
+        if decided.decision.quotas:
+            counted = usage or Usage(request.tokens_in, request.tokens_out)
+            live.ledger.charge(decided.decision, request, target.backend, sum(counted), cost, time.time())
+        return cost
 
     def cost(self, result: Result, request: Request, usage: Usage | None) -> float:
         """From the backend's own count of tokens where it gave one, else the estimate."""

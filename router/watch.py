@@ -11,8 +11,24 @@ from policies.errors import ConfigurationError
 from router.configuration import Configuration
 from router.loading import ConfigurationLoader
 from router.service import Service
+from router.stamps import Stamp
 
 log = logging.getLogger("pointsman")
+
+
+class Settling:
+    """Tells when a change has stood still for one look: an editor, or a volume that is being mounted, writes in steps.
+    What has once been told of is not told of again until something changes."""
+
+    def __init__(self, stamps: frozenset[Stamp]) -> None:
+        self._seen = self._pending = stamps
+
+    def settled(self, now: frozenset[Stamp]) -> bool:
+        settled = now != self._seen and now == self._pending
+        self._pending = now
+        if settled:
+            self._seen = now
+        return settled
 
 
 def watching(service: Service, loader: ConfigurationLoader, interval_s: float) -> asyncio.Task[None]:
@@ -21,20 +37,14 @@ def watching(service: Service, loader: ConfigurationLoader, interval_s: float) -
 
 
 async def watch(service: Service, loader: ConfigurationLoader, interval_s: float) -> None:
-    """Until cancelled. A change is taken up once it has stood still for one interval: an editor, or a volume that is
-    being mounted, writes in steps. What was refused is not tried again until something changes."""
-    seen = pending = frozenset(service.live.configuration.files.values())
+    """Until cancelled. A change is taken up once it has stood still for one interval."""
+    files = Settling(frozenset(service.live.configuration.files.values()))
     while True:
         await asyncio.sleep(interval_s)
-        now = await asyncio.to_thread(loader.stamps, service.live.configuration)
-        if now == seen:
-            pending = now
-        elif now == pending:
+        # As it is before the files are read: what changes while they are is seen next time.
+        if files.settled(await asyncio.to_thread(loader.stamps, service.live.configuration)):
             log.info("files of the configuration have changed")
-            seen = now  # as it was before the files were read: what changes while they are is seen next time
             await service.reload()
-        else:
-            pending = now
 
 
 def tell(
@@ -45,13 +55,10 @@ def tell(
     say: Callable[[str], None],
 ) -> None:
     """Until `stop`: say at this terminal what other processes, which watch the same files, will do with a change."""
-    seen = pending = frozenset(configuration.files.values())
+    files = Settling(frozenset(configuration.files.values()))
     while not stop.wait(interval_s):
-        now = loader.stamps(configuration)
-        if now == seen or now != pending:
-            pending = now
+        if not files.settled(loader.stamps(configuration)):
             continue
-        seen = now
         try:
             found = loader()
         except ConfigurationError as error:

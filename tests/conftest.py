@@ -22,6 +22,7 @@ from policies.compile import CompiledPolicy, compile_or_raise
 from policies.errors import ConfigurationError
 from policies.source import parse
 from policies.types import Request, Snapshot
+from router.cli import main
 from router.configuration import Configuration, load
 from router.server import Listeners, bind
 from router.service import Loader, Service
@@ -49,6 +50,17 @@ def idle(policy: CompiledPolicy, **down: str) -> Snapshot:
 
 def request(model: str = "chat", task: str = "chat", **facts: object) -> Request:
     return Request("r-1", model, task, **facts)  # type: ignore[arg-type]
+
+
+def run_command(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[Any, str, str]:
+    """`pointsman ARGUMENTS…` in this process: (exit status, stdout, stderr), and never a traceback."""
+    try:
+        status: Any = main([str(argument) for argument in arguments])
+    except SystemExit as ended:
+        status = ended.code
+    out, err = capsys.readouterr()
+    assert "Traceback" not in out + err
+    return status, out, err
 
 
 THREE_TIERS = """

@@ -13,24 +13,16 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import ROOT
+from conftest import run_command as run
 
 from policies.explain import as_dict
 from policies.schema import Case
-from router.cli import main
 from router.policytests import run_file
 
 RECIPES = sorted(path.parent for path in (ROOT / "configs").glob("*/policy.yaml"))
 ACCEPTED = ("PM112",)
 """Warnings that a recipe may have: its README says which parts this version only decides."""
 recipes = pytest.mark.parametrize("recipe", RECIPES, ids=[path.name for path in RECIPES])
-
-
-def run(capsys, *arguments):
-    try:
-        status = main([str(argument) for argument in arguments])
-    except SystemExit as ended:
-        status = ended.code
-    return status, *capsys.readouterr()
 
 
 def flat(text):

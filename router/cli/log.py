@@ -77,10 +77,7 @@ def _show(report: dict[str, Any]) -> None:
 
 def _tail(paths: list[Path], count: int, follow: bool, as_json: bool) -> int:
     seen: dict[Path, int] = {}
-    latest: list[dict[str, Any]] = []
-    for record in _new_records(paths, seen):
-        latest.append(record)
-    for record in sorted(latest, key=lambda one: one["at"])[-count:]:
+    for record in sorted(_new_records(paths, seen), key=lambda one: one["at"])[-count:]:
         _print(record, as_json)
     while follow:
         time.sleep(_POLL_S)

@@ -43,7 +43,7 @@ class DecisionLog:
         self._settings, self._writer, self._on_drop = settings, writer, on_drop
         self._queue: queue.Queue[Entry | None] = queue.Queue(settings.max_queued)
         settings.folder.mkdir(parents=True, exist_ok=True)
-        self._seq, self._prev, cut = 0, GENESIS, 0
+        self._seq, self._prev = 0, GENESIS
         self._file = self._open(self._last())
         cut = self._recover()
         started: dict[str, Any] = {"event": "started", "at": time.time()}

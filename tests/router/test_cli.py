@@ -13,8 +13,7 @@ import urllib.request
 
 import pytest
 from conftest import ROOT, THREE_TIERS
-
-from router.cli import main
+from conftest import run_command as run
 
 POLICY = """
 kind: Policy
@@ -33,16 +32,6 @@ def folder(tmp_path):
     write("fleet.yaml", THREE_TIERS)
     write("policy.yaml", POLICY)
     return tmp_path
-
-
-def run(capsys, *arguments):
-    try:
-        status = main([str(argument) for argument in arguments])
-    except SystemExit as error:
-        status = error.code
-    out, err = capsys.readouterr()
-    assert "Traceback" not in out + err
-    return status, out, err
 
 
 # --- check --------------------------------------------------------------------------------------------------------

@@ -7,8 +7,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 from conftest import THREE_TIERS
-
-from router.cli import main
+from conftest import run_command as run
 
 POLICY = """apiVersion: pointsman/v1
 kind: Policy
@@ -35,16 +34,6 @@ def folder(tmp_path):
     (path / "policy.yaml").write_text(POLICY)
     (path / "policy_test.yaml").write_text(TESTS)
     return path
-
-
-def run(capsys, *arguments):
-    try:
-        status = main([str(argument) for argument in arguments])
-    except SystemExit as error:
-        status = error.code
-    out, err = capsys.readouterr()
-    assert "Traceback" not in out + err
-    return status, out, err
 
 
 # --- test ---------------------------------------------------------------------------------------------------------
