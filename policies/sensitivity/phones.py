@@ -44,6 +44,8 @@ _GROUP_BEFORE = re.compile(rb"[0-9] ")  # the last groups of a row, such as an I
 _STATE = re.compile(rb"\b[A-Z]{2}[,.]?[\s#*/;]{1,9}$")
 _NANP = re.compile(r"1?[2-9]\d\d[2-9]\d{6}$")
 _YEARS = re.compile(r"(?:19|20)\d\d\D(?:19|20)\d\d$")
+_GROUP = re.compile(rb"[0-9]+")
+_NO_DIGIT = re.compile(r"\D")
 _MOBILE = ("070", "080", "090", "073", "074", "075", "077", "078", "079")
 """Mobile numbers of Japan and the United Kingdom, which people write without gaps."""
 
@@ -120,26 +122,28 @@ class Phone:
         return following.start() if following is not None else end
 
     def _score(self, data: bytes, start: int, end: int) -> float:
-        digits = data[start:end].translate(None, _SEPARATORS).decode()
-        first = data[start]
-        if not 7 <= len(digits) <= 17 or digits.count(digits[0]) == len(digits):
+        part = data[start:end]
+        digits = part.translate(None, _SEPARATORS).decode()
+        abroad = part[0] == 43 or digits.startswith("00") or part.startswith(b"(+")
+        if not 7 <= len(digits) <= (17 if abroad else 13) or digits.count(digits[0]) == len(digits):
             return 0.0
-        text = data[start:end].decode()
+        text = part.decode()
         if _FORM.match(text) is None or (text.startswith("+ ") and text[2:].isdigit()):  # … + 13305118750: a sum
             return 0.0
-        after = data[end : end + 1]
-        if after.isalnum() and not _EXTENSION.match(data, end, end + 16):
+        if data[end : end + 1].isalnum() and not _EXTENSION.match(data, end, end + 16):
             return 0.0
-        if first == 43 or text.startswith("(+") or digits.startswith("00"):
+        if abroad:
             return self._score_international(text, digits)
-        if len(digits) > 13 or _looks_otherwise(text, data, start, end):
+        groups = [len(group) for group in _GROUP.findall(part)]
+        if _looks_otherwise(text, groups, data, start, end):
             return 0.0
         grouped = len(text) > len(digits)
         mobile = len(digits) == 11 and digits.startswith(_MOBILE)
-        if (grouped or mobile) and self.national.fullmatch(digits.encode()) and _shaped(text, digits):
-            return 0.7
-        if grouped and "US" in self.regions and _NANP.match(digits) and _shaped(text, digits):
-            return 0.5  # the form without an area code that is in use, such as 555
+        if (grouped or mobile) and _shaped(groups, digits):
+            if self.national.fullmatch(digits.encode()):
+                return 0.7
+            if grouped and "US" in self.regions and _NANP.match(digits):
+                return 0.5  # the form without an area code that is in use, such as 555
         if (grouped or 9 <= len(digits) <= 12) and self._beside_word(data, start, end):
             return 0.6
         return 0.0
@@ -174,32 +178,32 @@ def _without_trunk(text: str, digits: str) -> str:
     return digits[:-zero] + digits[-zero:][1:]
 
 
-def _shaped(text: str, digits: str) -> bool:
+def _shaped(groups: list[int], digits: str) -> bool:
     """Grouped as people group phone numbers: the last group has three or four digits or all have two or more."""
-    groups = re.findall(r"\d+", text)
     if len(groups) == 1:
         return True
     if len(digits) == 10 and digits[0] != "0":
-        return [len(group) for group in groups] in ([3, 3, 4], [3, 7], [6, 4])
+        return groups in ([3, 3, 4], [3, 7], [6, 4])
     if len(digits) == 11 and digits[0] == "1":
-        return [len(group) for group in groups] in ([1, 3, 3, 4], [1, 10], [4, 3, 4])
-    return all(len(group) >= 2 for group in groups[1:])
+        return groups in ([1, 3, 3, 4], [1, 10], [4, 3, 4])
+    return min(groups[1:]) >= 2
 
 
-def _looks_otherwise(text: str, data: bytes, start: int, end: int) -> bool:
+def _looks_otherwise(text: str, groups: list[int], data: bytes, start: int, end: int) -> bool:
     """Dates, spans of years, IP addresses, decimals and the like."""
-    if _DATE.match(text) or _YEARS.match(text):
-        return True
-    groups = re.findall(r"\d+", text)
-    separators = set(re.findall(r"[^\d]", text))
-    if separators == {"."} and len(groups) == 4 and all(len(g) <= 3 and int(g) <= 255 for g in groups):
-        return True
-    if separators == {"."} and (len(groups) == 2 or any(len(g) == 1 for g in groups[1:])):
-        return True
-    if [len(g) for g in groups] == [5, 4] and _STATE.search(data, max(start - 12, 0), start):  # MA 02110-1301
-        return True
-    if [len(g) for g in groups] == [3, 2, 4] and len(separators) == 1:  # the form of a US social security number
-        return True
+    if len(groups) > 1:
+        if _DATE.match(text) or _YEARS.match(text):
+            return True
+        separators = set(_NO_DIGIT.findall(text))
+        if separators == {"."}:
+            if len(groups) == 2 or 1 in groups[1:]:
+                return True
+            if len(groups) == 4 and all(len(g) <= 3 and int(g) <= 255 for g in text.split(".")):
+                return True
+        if groups == [5, 4] and _STATE.search(data, max(start - 12, 0), start):  # MA 02110-1301
+            return True
+        if groups == [3, 2, 4] and len(separators) == 1:  # the form of a US social security number
+            return True
     if data[end : end + 1] == b"-" and _AFTER.match(data, end, end + 24):
         return False
     return data[end : end + 1] in (b":", b"-", b"_") and data[end + 1 : end + 2].isalnum()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import re2
 
@@ -20,8 +20,7 @@ Check = Callable[[bytes, int, int], Found | None]
 """A precise look at what a pattern matched: the place, maybe narrowed, or None where it is nothing."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Entity:
+class Entity(NamedTuple):
     """One finding: what, where in the original text, how sure. Never the text itself."""
 
     start: int
@@ -153,7 +152,10 @@ def valid(test: Callable[[str], bool], score: float) -> Check:
 def resolve(entities: Iterable[Entity]) -> list[Entity]:
     """Overlapping findings to one each: the longest, then the surest. In order of place."""
     kept: list[Entity] = []
-    for one in sorted(set(entities), key=lambda e: (e.start - e.end, -e.score, e.start, e.type)):
+    found = set(entities)
+    if len(found) < 2:
+        return list(found)
+    for one in sorted(found, key=lambda e: (e.start - e.end, -e.score, e.start, e.type)):
         i = bisect.bisect_left(kept, one)
         if (i > 0 and kept[i - 1].end > one.start) or (i < len(kept) and kept[i].start < one.end):
             continue

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from policies.sensitivity.normalise import INVISIBLE_PATTERN, compose, normalise, original_spans
+from policies.sensitivity.normalise import ODD_PATTERN, compose, normalise, original_spans
 from policies.sensitivity.prefilter import Blind, Prefilter
 from policies.sensitivity.rules import Entity, Rule, merge, resolve
 from policies.sensitivity.views import BASE64_PATTERN, ESCAPE_PATTERN, TooMuch, View, decoded, unescaped
@@ -90,7 +90,7 @@ class Scanner(Sequence[Detector]):
         plan = tuple(tuple((r, frozenset(r.probes), _folded(r)) for r in one.rules) for one in self.sets)
         plain = [probe for one in plan for rule, _, folded in one if not folded for probe in rule.probes]
         words = [probe for one in plan for rule, _, folded in one if folded for probe in rule.probes]
-        always = (INVISIBLE_PATTERN, ESCAPE_PATTERN, BASE64_PATTERN)
+        always = (ODD_PATTERN, ESCAPE_PATTERN, BASE64_PATTERN)
         object.__setattr__(self, "plan", plan)
         object.__setattr__(self, "plain", Prefilter((*always, *plain)))
         object.__setattr__(self, "folded", Prefilter(words) if words else None)
@@ -144,7 +144,8 @@ class Scanner(Sequence[Detector]):
         data = compose(joined).encode(errors="surrogatepass")
         self._measure(len(data))
         hits = self.plain.hits(data)
-        if INVISIBLE_PATTERN in hits:
+        odd = ODD_PATTERN in hits
+        if odd:
             joined = normalise(joined)
             data = joined.encode(errors="surrogatepass")
             hits = self.plain.hits(data)
@@ -152,7 +153,7 @@ class Scanner(Sequence[Detector]):
             return
         for text in texts:
             if len(texts) > 1:
-                data = normalise(text).encode(errors="surrogatepass")
+                data = (normalise(text) if odd else compose(text)).encode(errors="surrogatepass")
                 hits = self.plain.hits(data)
             yield self._look(data, hits, failed)
 
