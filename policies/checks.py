@@ -18,6 +18,7 @@ from policies.schema import (
     EntityCondition,
     Fleet,
     Match,
+    Ner,
     Objective,
     Patterns,
     Pii,
@@ -26,8 +27,7 @@ from policies.schema import (
     Rule,
     TimeWindow,
 )
-from policies.sensitivity import pii
-from policies.sensitivity.detectors import BUILDERS
+from policies.sensitivity import ner, pii
 from policies.sensitivity.entities import ALIASES, ENTITIES, ENTITY_NAME, canonical
 from policies.sensitivity.keywords import problem, unusable
 from policies.sensitivity.numbering import known_region
@@ -137,8 +137,6 @@ def check_policy(policy: Policy, document: Document, zones: Zones) -> Iterator[P
     for i, detector in enumerate(policy.sensitivity.detectors):
         path: Path = ("sensitivity", "detectors", i)
         yield from check_level(document, (*path, "label"), detector.label, levels)
-        if detector.use not in BUILDERS:
-            yield document.problem((*path, "use"), f"this version has no detector '{detector.use}'")
         yield from _check_detector(detector, document, path)
     yield from _check_patterns(policy, document)
     for i, header in enumerate(policy.headers):
@@ -172,6 +170,18 @@ def check_policy(policy: Policy, document: Document, zones: Zones) -> Iterator[P
 
 
 def _check_detector(detector: DetectorSettings, document: Document, path: Path) -> Iterator[Problem]:
+    if isinstance(detector, Ner):
+        for i, name in enumerate(detector.entities):
+            if canonical(name) not in (*ner.TYPES, *map(canonical, detector.labels.values())):
+                hint = did_you_mean(name, ner.TYPES) + "; `labels` says what else the model finds"
+                yield document.problem(
+                    (*path, "entities", i), f"the detector ner does not find entities of type '{name}'", hint
+                )
+        for name, kind in detector.labels.items():
+            if canonical(kind) not in ENTITIES:
+                yield document.problem(
+                    (*path, "labels", name), f"no entities have the type '{kind}'", did_you_mean(kind, ENTITIES)
+                )
     if not isinstance(detector, Pii):
         return
     for i, name in enumerate(detector.entities or ()):

@@ -19,6 +19,7 @@ from policies.quotas import Quota, compile_quotas
 from policies.schema import Constraint, Fallback, Fleet, Policy, Rule, Shadow, Slo, Split, Strategy, Tenants
 from policies.scorers import Scorer, compile_objective
 from policies.sensitivity.detectors import build_detectors
+from policies.sensitivity.ner import Recognisers, none_here
 from policies.sensitivity.scanner import Scanner
 from policies.source import Document
 from policies.targets import build_targets
@@ -158,13 +159,13 @@ class CompiledPolicy:
 
 
 def compile_documents(
-    documents: Sequence[Document], zones: Zones = utc_only
+    documents: Sequence[Document], zones: Zones = utc_only, recognisers: Recognisers = none_here
 ) -> tuple[CompiledPolicy | None, list[Problem]]:
     """One Fleet, at most one Policy and at most one Tenants, compiled; None when there is an error. Warnings come back
     either way.
 
     Without a Policy document the defaults hold: four levels, `internal` by default, clearance always on. `zones`
-    knows the time zones that windows of time may name.
+    knows the time zones that windows of time may name, `recognisers` the models that detectors may.
     """
     problems: list[Problem] = []
     fleets: list[tuple[Fleet, Document]] = []
@@ -203,7 +204,7 @@ def compile_documents(
     if not whole or not fleets or any(p.severity == "error" for p in problems):
         return None, problems
     parties = tenants[0][0] if tenants else None
-    return _compile(fleets[0][0], policy, parties, _digest(documents), zones), problems
+    return _compile(fleets[0][0], policy, parties, _digest(documents), zones, recognisers), problems
 
 
 def compile_or_raise(documents: Sequence[Document], zones: Zones = utc_only) -> CompiledPolicy:
@@ -271,7 +272,9 @@ def _digest(documents: Sequence[Document]) -> str:
     return hashlib.sha256("\n".join(plain).encode()).hexdigest()[:16]
 
 
-def _compile(fleet: Fleet, policy: Policy, tenants: Tenants | None, digest: str, zones: Zones) -> CompiledPolicy:
+def _compile(
+    fleet: Fleet, policy: Policy, tenants: Tenants | None, digest: str, zones: Zones, recognisers: Recognisers
+) -> CompiledPolicy:
     levels = tuple(policy.sensitivity.levels)
     ranks = {level: rank for rank, level in enumerate(levels)}
     compiler = MatchCompiler(ranks, zones)
@@ -281,7 +284,7 @@ def _compile(fleet: Fleet, policy: Policy, tenants: Tenants | None, digest: str,
         levels=levels,
         default_label=ranks[policy.sensitivity.default],
         unscannable=None if policy.sensitivity.unscannable is None else ranks[policy.sensitivity.unscannable],
-        detectors=build_detectors(policy.sensitivity, ranks),
+        detectors=build_detectors(policy.sensitivity, ranks, recognisers),
         fleet=fleet,
         targets=targets,
         constraints=tuple(_constraint(one, compiler, targets) for one in policy.constraints),

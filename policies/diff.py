@@ -10,7 +10,7 @@ from policies.compile import CompiledPolicy
 from policies.decide import decide
 from policies.facts import UnknownLevel, request_from
 from policies.grid import Probe
-from policies.schema import Sensitivity
+from policies.schema import DetectorSettings, Ner, Sensitivity
 from policies.types import Decision, Snapshot
 
 OWN_PREMISES = {"edge": 1, "onprem": 1, "cloud": 0}
@@ -100,7 +100,7 @@ def weakened(old: Sensitivity, new: Sensitivity) -> list[str]:
     """What detectors no longer find, or no longer raise as high, in sentences. No grid of facts shows that: it holds
     labels, not texts."""
     told: list[str] = []
-    before, after = ({one.use: one for one in policy.detectors} for policy in (old, new))
+    before, after = ({_named(one): one for one in policy.detectors} for policy in (old, new))
     for use, was in before.items():
         now = after.get(use)
         if now is None:
@@ -114,6 +114,11 @@ def weakened(old: Sensitivity, new: Sensitivity) -> list[str]:
     if _rank(new.unscannable, new.levels) < _rank(old.unscannable, new.levels):
         told.append(f"what no detector can read is no longer {old.unscannable}")
     return told
+
+
+def _named(detector: DetectorSettings) -> str:
+    """Each model finds something of its own."""
+    return f"ner with {detector.model}" if isinstance(detector, Ner) else detector.use
 
 
 _FOUND_BY = {"words": "the word", "patterns": "the pattern", "entities": "entities of type", "regions": "numbers of"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
@@ -78,7 +79,7 @@ class AdminApp:
                 status = 409 if result.outcome == "refused" else 200
                 return status, {"outcome": result.outcome, "policy": result.policy, "problems": result.problems}
             case "POST", ["explain"]:
-                return 200, self._explain(await _body(scope, receive, service.settings.max_body_bytes))
+                return 200, await self._explain(await _body(scope, receive, service.settings.max_body_bytes))
         raise ApiError("not_found", "no such path on the admin port", f"there are: {_PATHS}")
 
     def _shown(self, decided: Decided) -> dict[str, Any]:
@@ -102,7 +103,7 @@ class AdminApp:
             **decision,
         }
 
-    def _explain(self, body: bytes) -> dict[str, Any]:
+    async def _explain(self, body: bytes) -> dict[str, Any]:
         """What would happen to a request now: the live policy, the live state, nothing sent."""
         service, live = self.service, self.service.live
         try:
@@ -113,7 +114,8 @@ class AdminApp:
         try:
             if isinstance(fields, dict) and "path" in fields:
                 http = HttpRequest.model_validate(fields)
-                request = from_http(http, live.policy, service.settings.max_body_bytes, wall)
+                limit = service.settings.max_body_bytes
+                request = await asyncio.to_thread(from_http, http, live.policy, limit, wall)
             else:
                 request = request_from(RequestFacts.model_validate(fields), live.policy, wall)
         except ValidationError as error:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from policies.compile import CompiledPolicy, compile_documents
 from policies.errors import ConfigurationError, Problem
-from policies.schema import Backend, Fleet, SecretReference, Tenants
+from policies.schema import Backend, Fleet, Ner, Policy, SecretReference, Tenants
 from policies.source import Document, parse
 from policies.validate import validate
 from router.credentials import Credentials, read_credentials
+from router.ner.process import Recogniser, Unavailable, recogniser
 from router.stamps import Seen, Stamp, stamp
 
 
@@ -83,7 +84,7 @@ def _compiled(
         found, wrong = read(path, env, seen)
         documents += found
         problems += wrong
-    policy, wrong = compile_documents(documents, ZoneInfo)
+    policy, wrong = compile_documents(documents, ZoneInfo, recognisers(documents))
     problems += wrong
     if not problems and not any(document.kind == "Fleet" for document in documents):
         where = ", ".join(map(str, files)) or "the given folder"
@@ -125,6 +126,7 @@ def load(paths: Iterable[Path], env: Mapping[str, str]) -> Configuration:
                 problems.append(document.problem(("backends", i, "api_key"), reason))
             else:
                 api_keys[backend.name] = secret
+    problems += missing_models(documents)
     credentials, wrong = _credentials(documents, env, seen)
     problems += wrong
     errors = [p for p in problems if p.severity == "error"]
@@ -162,6 +164,29 @@ def missing_files(fleet: Fleet, document: Document, folder: Path) -> Iterator[Pr
                 yield document.problem(
                     ("backends", i, *path), f"no file {name} in {folder}", "paths start from the fleet file's folder"
                 )
+
+
+def recognisers(documents: Iterable[Document]) -> Callable[[str], Recogniser]:
+    """The models that detectors name: packages, or folders, whose paths start from the policy's."""
+    folder = next((Path(d.file).absolute().parent for d in documents if d.kind == "Policy"), Path())
+    return lambda model: recogniser(str(folder / model) if "/" in model else model)
+
+
+def missing_models(documents: Iterable[Document]) -> Iterator[Problem]:
+    """Models that detectors name and this machine cannot load. Loads those that it can."""
+    known = recognisers(documents)
+    for document in documents:
+        checked = validate(document) if document.kind == "Policy" else None
+        policy = checked.model if checked is not None else None
+        for i, detector in enumerate(policy.sensitivity.detectors if isinstance(policy, Policy) else ()):
+            if not isinstance(detector, Ner):
+                continue
+            try:
+                known(detector.model).load()
+            except Unavailable as error:
+                hint = "install it beside spaCy in the router's environment (`pip install spacy …`), or name its folder"
+                path = ("sensitivity", "detectors", i, "model")
+                yield document.problem(path, f"the model cannot be loaded: {error}", hint)
 
 
 def _files(backend: Backend) -> Iterator[tuple[tuple[str, ...], str]]:

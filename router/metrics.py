@@ -48,6 +48,12 @@ class Metrics:
             registry=registry,
         )
         self.labels = Counter("pointsman_labels", "Requests by sensitivity label", ["label"], registry=registry)
+        self.detector_failures = Counter(
+            "pointsman_detector_failures",
+            "Scans in which a detector failed, and the request got the top level for that",
+            ["detector"],
+            registry=registry,
+        )
         self.declassified = Counter(
             "pointsman_declassified",
             "Requests whose label an authorised tenant lowered",

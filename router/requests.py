@@ -12,7 +12,7 @@ from policies.compile import CompiledPolicy
 from policies.facts import session_key
 from policies.schema import HttpRequest
 from policies.sensitivity.labels import Label, declassified, label
-from policies.sensitivity.pseudonyms import Pseudonyms, mask_copies, mask_strings
+from policies.sensitivity.pseudonyms import Pseudonyms, mask_copies, mask_strings, strings_of
 from policies.tenants import ANONYMOUS, Tenant
 from policies.types import Request
 from router.errors import ApiError
@@ -76,20 +76,21 @@ def build_request(
     tenant_floor = None if policy.tenants is None else tenant.floor
     unscannable = policy.unscannable if policy.unscannable is not None and parsed.unscannable() else None
 
-    def labelled(texts: Sequence[str] | None) -> Label:
+    def labelled(texts: Sequence[str] | None, masked: bool = False) -> Label:
         if texts and hints.request_id:
             texts = [*texts, hints.request_id]  # it goes to the backend too
         top = len(policy.levels) - 1
-        found = label(
-            floor, top, policy.detectors, texts, header=hints.label, tenant=tenant_floor, unscannable=unscannable
-        )
+        floors = {"header": hints.label, "tenant": tenant_floor, "unscannable": unscannable}
+        found = label(floor, top, policy.detectors, texts, **floors, masked=masked)
         return found if hints.declassify is None else declassified(found, hints.declassify)
 
     found = labelled(parsed.texts() if policy.detectors else ())
     masked = _mask(parsed, policy) if found.entities and policy.transforms else None
     # What masking has left is looked at as a whole, by the detectors themselves: whatever it missed raises the label.
-    masked_label = None if masked is None else labelled(replace(parsed, content=masked.content).texts()).rank
-    return Built(request.labelled(found.rank, masked_label, frozenset(found.entities)), found, masked)
+    left = None if masked is None else labelled(replace(parsed, content=masked.content).texts(), masked=True)
+    return Built(
+        request.labelled(found.rank, None if left is None else left.rank, frozenset(found.entities)), found, masked
+    )
 
 
 def _mask(parsed: Parsed, policy: CompiledPolicy) -> Masked | None:
@@ -98,7 +99,8 @@ def _mask(parsed: Parsed, policy: CompiledPolicy) -> Masked | None:
         return None
     pseudonyms = Pseudonyms()
     try:
-        content = mask_strings(parsed.content, pseudonyms, policy.detectors.cover, _KEPT)
+        places = policy.detectors.cover(strings_of(parsed.content))
+        content = mask_strings(parsed.content, pseudonyms, places.__getitem__, _KEPT)
         content = mask_copies(content, pseudonyms, _KEPT)
     except Exception:  # a detector's failure, or a copy that stays: then it is not known to have been removed
         return None

@@ -132,15 +132,16 @@ class Service:
         policy = live.policy
         decision_id = secrets.token_hex(16)
         facts = (parsed, hints, policy, body_bytes, decision_id, wall, tenant)
-        # A long text is scanned beside the event loop, so that others need not wait for it.
-        long = body_bytes > LONG_BODY_BYTES
-        request, found, masked = await asyncio.to_thread(build_request, *facts) if long else build_request(*facts)
+        beside = _beside_the_loop(body_bytes, policy)
+        request, found, masked = await asyncio.to_thread(build_request, *facts) if beside else build_request(*facts)
         snapshot = live.state.snapshot(time.monotonic(), wall, live.ledger.spent(request, policy, wall))
         decision = decide(request, snapshot, policy, self.settings.seed)
         if decision.refusal is None and decision.quotas:
             live.ledger.admit(decision, request, wall)
         self.metrics.decision_seconds.observe(time.perf_counter() - begin)
         self.metrics.labels.labels(policy.levels[found.rank]).inc()
+        for detector in found.failed:
+            self.metrics.detector_failures.labels(detector).inc()
         if found.declassified_from is not None:
             levels = policy.levels[found.declassified_from], policy.levels[found.rank]
             self.metrics.declassified.labels(tenant, *levels).inc()
@@ -198,11 +199,12 @@ class Service:
 
     def concluded(self, live: Live, decided: Decided, outcome: Outcome, parsed: Parsed, hints: Hints) -> None:
         """After the answer: what the candidate policy would have done, and the line in the decision log."""
-        if live.configuration.candidate is None:
+        candidate = live.configuration.candidate
+        if candidate is None:
             self._record(decided, outcome, None)
-        elif decided.request.body_bytes <= LONG_BODY_BYTES:
+        elif not _beside_the_loop(decided.request.body_bytes, candidate):
             self._record(decided, outcome, self._compare(live, decided, parsed, hints))
-        else:  # a long text is scanned beside the event loop here, too
+        else:
             task = asyncio.create_task(self._compare_long(live, decided, outcome, parsed, hints))
             self._comparing.add(task)
             task.add_done_callback(self._comparing.discard)
@@ -297,3 +299,9 @@ class Service:
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
         return Reload("swapped", live.policy.digest)
+
+
+def _beside_the_loop(body_bytes: int, policy: CompiledPolicy) -> bool:
+    """Whether a text is scanned in a thread, so that others need not wait for it: one that is long, or that is shown to
+    something that has to be waited for."""
+    return body_bytes > LONG_BODY_BYTES or policy.detectors.slow

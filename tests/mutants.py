@@ -73,7 +73,7 @@ MUTANTS = (
     ),
     Mutant(
         "1 only rises", "masked text is not looked at again", "router/requests.py",
-        "labelled(replace(parsed, content=masked.content).texts()).rank", "0",
+        "None if left is None else left.rank", "None if left is None else 0",
         "tests/router/test_promises.py tests/router/test_pseudonymise.py",
     ),
     Mutant(
@@ -100,6 +100,60 @@ MUTANTS = (
         "5 bad policy", "a configuration with errors compiles", "policies/compile.py",
         'or any(p.severity == "error" for p in problems)', "or False",
         "tests/router/test_reload.py tests/policies/test_bad_files.py",
+    ),
+    Mutant(
+        "1 only rises", "placeholders of the caller's own hide names", "policies/sensitivity/labels.py",
+        "PLACEHOLDER if masked else None", "PLACEHOLDER",
+        "tests/policies/sensitivity/test_ner.py",
+    ),
+    Mutant(
+        "3 doubt", "a model of names that gives no answer found nothing", "router/ner/process.py",
+        "                raise Unavailable(type(error).__name__) from None",
+        "                return [[] for _ in texts]",
+        "tests/router/ner/test_process.py",
+    ),
+    Mutant(
+        "identity", "an unknown key is anonymous", "router/identity.py",
+        '        if tenant is None:\n            raise Unauthenticated("unknown", "the key is not valid")\n'
+        "        return tenant\n\n    async",
+        "        return tenant or ANYONE\n\n    async",
+        "tests/router/test_identity.py",
+    ),
+    Mutant(
+        "identity", "two credentials that differ: the first counts", "router/identity.py",
+        "not hmac.compare_digest(key, bearer)", "False",
+        "tests/router/test_identity.py",
+    ),
+    Mutant(
+        "identity", "a token's audience does not matter", "router/jwt.py",
+        "                audience=self.settings.audience,\n",
+        '                audience=jwt.decode(token, options={"verify_signature": False})["aud"],\n',
+        "tests/router/test_jwt.py",
+    ),
+    Mutant(
+        "identity", "a token may choose any algorithm", "router/jwt.py",
+        "if algorithm not in self.settings.algorithms:", "if False:",
+        "tests/router/test_jwt.py",
+    ),
+    Mutant(
+        "identity", "a token outlives the key that signed it", "router/jwt.py",
+        "                self._known.clear()", "                pass",
+        "tests/router/test_jwt.py",
+    ),
+    Mutant(
+        "identity", "any admin token opens the admin port", "router/identity.py",
+        "if not any(matches):", "if not matches:",
+        "tests/router/test_admin_token.py",
+    ),
+    Mutant(
+        "identity", "a tenant may declassify without the right to", "router/requests.py",
+        "if asked and not may:", "if False:",
+        "tests/router/test_identity.py tests/policies/test_tenants.py",
+    ),
+    Mutant(
+        "identity", "a tenant's floor does not count", "router/requests.py",
+        "None if policy.tenants is None else tenant.floor", "None",
+        "tests/router/test_promises.py tests/router/test_identity.py",
     ),
     Mutant(
         "evidence", "an edited line of the log is taken for intact", "router/decisionlog/chain.py",

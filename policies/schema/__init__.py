@@ -24,19 +24,12 @@ from policies.schema.policy import (
     CarbonTerm,
     Constraint,
     CostTerm,
-    DetectorSettings,
     Fallback,
-    Floor,
-    Keywords,
     LatencyTerm,
     Objective,
-    Patterns,
-    Pii,
     Policy,
     RateLimit,
     Rule,
-    Secrets,
-    Sensitivity,
     Shadow,
     Slo,
     Split,
@@ -44,6 +37,16 @@ from policies.schema.policy import (
 )
 from policies.schema.policytest import Case, Expect, Given, PolicyTest
 from policies.schema.requests import HttpRequest, RequestFacts
+from policies.schema.sensitivity import (
+    DetectorSettings,
+    Floor,
+    Keywords,
+    Ner,
+    Patterns,
+    Pii,
+    Secrets,
+    Sensitivity,
+)
 from policies.schema.tenants import Jwt, Key, Tenant, Tenants
 
 DOCUMENTS: dict[str, type[Model]] = {
@@ -82,6 +85,7 @@ __all__ = [
     "Licence",
     "Match",
     "Model",
+    "Ner",
     "NotText",
     "Objective",
     "Patterns",

@@ -1,7 +1,8 @@
 """Detectors by the value of their `use`. What they find raises the label; their failure raises it to the top.
 
-To add one that is made of patterns: its schema in `policies.schema`, a line in BUILDERS. One that looks for itself
-(a model of names, say) implements `Detector` and goes to `Scanner(others=…)`.
+To add one that is made of patterns: its schema in `policies.schema`, a line in BUILDERS. One that looks for itself,
+as `ner` does, implements `Detector`, or `Locator` where what it finds is to be masked, and goes to
+`Scanner(others=…)`.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from policies.schema import Keywords, Patterns, Pii, Secrets, Sensitivity
+from policies.schema import Ner as NerSettings
 from policies.sensitivity import credentials, pii
 from policies.sensitivity.entities import canonical
 from policies.sensitivity.keywords import Pattern, Words
+from policies.sensitivity.ner import LABELS, Ner, Recognisers, none_here
 from policies.sensitivity.rules import Rule
 from policies.sensitivity.scanner import Detector, RuleSet, Scanner
 
@@ -42,14 +45,29 @@ BUILDERS: Mapping[str, Callable[[Any], tuple[Rule, ...]]] = {
     "secrets": _secrets,
     "patterns": _patterns,
 }
-"""Every detector by the value of its `use`."""
+"""Every detector that is made of patterns, by the value of its `use`."""
 
 
-def build_detectors(sensitivity: Sensitivity, ranks: Mapping[str, int]) -> Scanner:
+def build_detectors(
+    sensitivity: Sensitivity, ranks: Mapping[str, int], recognisers: Recognisers = none_here
+) -> Scanner:
+    """`recognisers` knows the models that `ner` may name."""
     return Scanner(
         tuple(
             RuleSet(settings.use, ranks[settings.label], BUILDERS[settings.use](settings))
             for settings in sensitivity.detectors
+            if not isinstance(settings, NerSettings)
+        ),
+        tuple(
+            _ner(settings, ranks[settings.label], recognisers)
+            for settings in sensitivity.detectors
+            if isinstance(settings, NerSettings)
         ),
         limit=sensitivity.scan_bytes,
     )
+
+
+def _ner(settings: NerSettings, label: int, recognisers: Recognisers) -> Ner:
+    entities = frozenset(map(canonical, settings.entities))
+    labels = {**LABELS, **{name: canonical(kind) for name, kind in settings.labels.items()}}
+    return Ner(label, entities, settings.timeout_ms / 1000, recognisers(settings.model), labels)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from policies.sensitivity.pseudonyms import PLACEHOLDER
 from policies.sensitivity.scanner import Detector, Scanner
 
 
@@ -23,6 +24,11 @@ class Label:
     def why(self) -> tuple[str, ...]:
         """What raised it this high, in words: sources and types of entities, never text."""
         return tuple(_WORDS.get(source, source) for source, rank in self.raised_by if rank == self.rank)
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """The detectors that gave no answer."""
+        return tuple(source.removesuffix(":failed") for source, _ in self.raised_by if source.endswith(":failed"))
 
 
 _WORDS = {
@@ -44,11 +50,13 @@ def label(
     header: int | None = None,
     tenant: int | None = None,
     unscannable: int | None = None,
+    masked: bool = False,
 ) -> Label:
     """max(the policy's floor for the request, the tenant's floor, caller's header, detectors, what they cannot read).
 
     `texts` is everything in the request that can carry text, or None when it could not be read. A detector
-    that fails, a scan that ran out of bounds, and text that could not be read, raise the label to `top`.
+    that fails, a scan that ran out of bounds, and text that could not be read, raise the label to `top`. `masked` says
+    that what looks like a placeholder in them is one.
     """
     raised: list[tuple[str, int]] = [("floor", floor)]
     entities: dict[str, int] = {}
@@ -62,7 +70,7 @@ def label(
         raised.append(("unreadable", top))
     if detectors and texts is not None:
         scanner = detectors if isinstance(detectors, Scanner) else Scanner(others=tuple(detectors))
-        for outcome in scanner.outcomes(texts):
+        for outcome in scanner.outcomes(texts, PLACEHOLDER if masked else None):
             if outcome.found is None:
                 raised.append((f"{outcome.name}:failed", top))
                 continue

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -87,6 +87,17 @@ def mask_strings(value: Any, pseudonyms: Pseudonyms, find: Finder, keep: frozens
     if isinstance(value, list):
         return [mask_strings(one, pseudonyms, find) for one in value]
     return pseudonyms.mask(value, find) if isinstance(value, str) else value
+
+
+def strings_of(value: Any) -> Iterator[str]:
+    """Every string value in decoded JSON: what `mask_strings` masks."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for one in value:
+            yield from strings_of(one)
+    elif isinstance(value, str):
+        yield value
 
 
 def mask_copies(value: Any, pseudonyms: Pseudonyms, keep: frozenset[str] = frozenset()) -> Any:

@@ -6,10 +6,11 @@ escapes and base64 hide → overlaps resolved. Labelling counts types; `find` te
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from policies.sensitivity.normalise import ODD_PATTERN, compose, normalise, original_spans
 from policies.sensitivity.prefilter import Blind, Prefilter
@@ -31,6 +32,14 @@ class Detector(Protocol):
 
     def scan(self, texts: Iterable[str], /) -> Mapping[str, int]:
         """Entities found in all texts together: type -> count. Never the text itself."""
+
+
+@runtime_checkable
+class Locator(Detector, Protocol):
+    """One that also tells where, so that what it finds can be masked."""
+
+    def find(self, texts: Sequence[str], /) -> Sequence[Sequence[Entity]]:
+        """The entities of each text."""
 
 
 Combine = Callable[[Iterable[Entity]], list[Entity]]
@@ -106,25 +115,42 @@ class Scanner(Sequence[Detector]):
             yield Part(one.name, one.label, self, i)
         yield from self.others
 
-    def outcomes(self, texts: Iterable[str]) -> list[Outcome]:
-        """What each detector found in all texts together, in the order of the policy."""
+    @property
+    def slow(self) -> bool:
+        """Whether a scan may wait for something else than this thread."""
+        return bool(self.others)
+
+    def outcomes(self, texts: Iterable[str], ignored: re.Pattern[str] | None = None) -> list[Outcome]:
+        """What each detector found in all texts together, in the order of the policy. Places of a text that match
+        `ignored` are nothing to those that read words, not characters: placeholders stand for names, and look it."""
         texts = list(texts)
         found = self._outcomes(texts) if self.sets else []
         for detector in self.others:
             try:
-                found.append(Outcome(detector.name, detector.label, dict(detector.scan(texts))))
+                counts = detector.scan(texts) if ignored is None else _beside(detector, texts, ignored)
+                found.append(Outcome(detector.name, detector.label, dict(counts)))
             except Exception:  # whatever went wrong in a detector, the answer is the same: it failed
                 found.append(Outcome(detector.name, detector.label, None))
         return found
 
     def find(self, text: str) -> list[Entity]:
         """Every entity in one text, in order of place, overlaps resolved. Raises where the text cannot be scanned."""
-        return resolve(self._find(text, resolve))
+        return resolve([*self._find(text, resolve), *self._located([text])[0]])
 
-    def cover(self, text: str) -> list[Entity]:
-        """The places of one text in which anything was found: of findings that overlap the whole, so that no part of
-        one is left. In order of place. Raises where the text cannot be scanned."""
-        return merge(self._find(text, merge))
+    def cover(self, texts: Iterable[str]) -> dict[str, list[Entity]]:
+        """The places of each text in which anything was found: of findings that overlap the whole, so that no part of
+        one is left. In order of place. Raises where a text cannot be scanned."""
+        texts = list(dict.fromkeys(texts))
+        located = self._located(texts)
+        return {text: merge([*self._find(text, merge), *more]) for text, more in zip(texts, located, strict=True)}
+
+    def _located(self, texts: Sequence[str]) -> list[list[Entity]]:
+        found: list[list[Entity]] = [[] for _ in texts]
+        for detector in self.others:
+            if isinstance(detector, Locator):
+                for of_text, more in zip(found, detector.find(texts), strict=True):
+                    of_text += more
+        return found
 
     def _outcomes(self, texts: list[str]) -> list[Outcome]:
         counts: list[Counter[str]] = [Counter() for _ in self.sets]
@@ -208,6 +234,17 @@ class Scanner(Sequence[Detector]):
             if view.pieces:
                 kept = [Entity(*view.origin(e.start, e.end), e.type, e.score) for e in kept]
             found[i] += kept
+
+
+def _beside(detector: Detector, texts: Sequence[str], ignored: re.Pattern[str]) -> Mapping[str, int]:
+    """What a detector counts, without what overlaps a match of `ignored`."""
+    if not isinstance(detector, Locator):
+        return detector.scan(texts)
+    counts: Counter[str] = Counter()
+    for text, entities in zip(texts, detector.find(texts), strict=True):
+        taken = [match.span() for match in ignored.finditer(text)] if entities else []
+        counts.update(e.type for e in entities if not any(e.start < end and start < e.end for start, end in taken))
+    return counts
 
 
 def _distinct(readings: Readings) -> Iterator[str]:

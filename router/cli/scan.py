@@ -16,21 +16,23 @@ from policies.errors import ConfigurationError, Problem
 from policies.schema import Pii, Policy, Secrets, Sensitivity
 from policies.sensitivity.detectors import build_detectors
 from policies.sensitivity.labels import label
+from policies.sensitivity.ner import Recognisers, none_here
 from policies.sensitivity.scanner import Scanner
+from policies.source import Document
 from policies.validate import validate
-from router.configuration import read, yaml_files
+from router.configuration import missing_models, read, recognisers, yaml_files
 
 DEFAULT = Sensitivity(detectors=[Pii(use="pii", label="confidential"), Secrets(use="secrets", label="restricted")])
 
 
 def run(arguments: argparse.Namespace) -> int:
     try:
-        sensitivity = _policy(arguments.policy, os.environ) if arguments.policy else DEFAULT
+        sensitivity, models = _policy(arguments.policy, os.environ) if arguments.policy else (DEFAULT, none_here)
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return 1
     ranks = {level: rank for rank, level in enumerate(sensitivity.levels)}
-    scanner = build_detectors(sensitivity, ranks)
+    scanner = build_detectors(sensitivity, ranks, models)
     try:
         stdin = contextlib.nullcontext(sys.stdin.buffer)
         with stdin if arguments.file == "-" else Path(arguments.file).open("rb") as lines:
@@ -40,10 +42,11 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
 
 
-def _policy(paths: Sequence[str], env: Mapping[str, str]) -> Sensitivity:
-    """What the one Policy among the files says of sensitivity; every problem of it at once."""
+def _policy(paths: Sequence[str], env: Mapping[str, str]) -> tuple[Sensitivity, Recognisers]:
+    """What the one Policy among the files says of sensitivity, and its models; every problem of it at once."""
     problems: list[Problem] = []
     found: list[Policy] = []
+    policies: list[Document] = []
     files = list(yaml_files(Path(path) for path in paths))
     for file in files:
         documents, wrong = read(file, env)
@@ -56,13 +59,16 @@ def _policy(paths: Sequence[str], env: Mapping[str, str]) -> Sensitivity:
             if isinstance(checked.model, Policy):
                 problems += check_policy(checked.model, checked.document, ZoneInfo)
                 found.append(checked.model)
+                policies.append(document)
     if not problems and len(found) != 1:
         where = ", ".join(map(str, files)) or ", ".join(paths)
         problems.append(Problem(where, 0, 0, f"{len(found)} documents of kind Policy; one is needed"))
+    if not problems:
+        problems += missing_models(policies)
     errors = [problem for problem in problems if problem.severity == "error"]
     if errors:
         raise ConfigurationError(errors)
-    return found[0].sensitivity
+    return found[0].sensitivity, recognisers(policies)
 
 
 def _scan(lines: Iterable[bytes], scanner: Scanner, levels: Sequence[str], floor: int) -> int:
