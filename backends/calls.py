@@ -19,6 +19,7 @@ class Call:
     stream: bool = False
     infer: InferRequest | None = field(default=None, repr=False)
     request_id: str = ""
+    repeatable: bool = True  # whether it may be sent twice: it leaves nothing behind at the backend
     label: int = 0  # the request's sensitivity, for the guard where the connection is dialled
 
 

@@ -59,6 +59,7 @@ class CompiledRule:
     split: Split | None
     shadow: Shadow | None
     fallback: Fallback
+    priority: str
     notice: str | None
 
 
@@ -322,5 +323,6 @@ def _rule(rule: Rule, compiler: MatchCompiler) -> CompiledRule:
         rule.split,
         rule.shadow,
         rule.fallback,
+        rule.priority,
         rule.notice,
     )

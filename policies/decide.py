@@ -36,6 +36,7 @@ def decide(request: Request, snapshot: Snapshot, policy: CompiledPolicy, seed: i
         rule.slo,
         quotas,
         barred.reason if barred is not None else None,
+        rule.priority == "batch",
     )
     rejected = list(plan.rejections)
     kept: list[Candidate] = []
@@ -73,6 +74,8 @@ def decide(request: Request, snapshot: Snapshot, policy: CompiledPolicy, seed: i
         copied,
         tuple([quota.index for quota in quotas]),
         _notices(rule, applying, plan.targets),
+        rule.priority,
+        rule.fallback.retry_share,
     )
 
 

@@ -28,6 +28,7 @@ class Context:
     slo: Slo | None
     quotas: tuple[Quota, ...]  # budgets and limits that apply
     barred: str | None = None  # why the tenant may not make such a request at all
+    batch: bool = False  # may wait, and leaves room for those that may not
 
 
 class Filter(Protocol):
@@ -69,10 +70,11 @@ def health(target: Target, context: Context) -> str | None:
 
 
 def limits(target: Target, context: Context) -> str | None:
-    """It is full: `max_in_flight` requests are being served and `max_queued` are waiting."""
+    """It is full: `max_in_flight` requests are being served and `max_queued` (half of it for a batch) are waiting."""
     in_flight = context.snapshot.in_flight[target.backend_index]
-    if in_flight >= target.max_in_flight + target.max_queued:
-        return f"full: {target.max_in_flight} in flight and {target.max_queued} queued"
+    queued = target.max_queued // 2 if context.batch else target.max_queued
+    if in_flight >= target.max_in_flight + queued:
+        return f"full: {target.max_in_flight} in flight and {queued} queued"
     return None
 
 

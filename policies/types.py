@@ -165,6 +165,8 @@ class Decision:
     shadow: Candidate | None
     quotas: tuple[int, ...]  # indices of the budgets and limits that the request counts against
     notices: tuple[str, ...]
+    priority: str = "interactive"  # interactive | batch: who is served first where requests wait
+    retry_share: float = 0.0  # most further attempts at backends that have failed, as a share of requests
 
     @property
     def chosen(self) -> Candidate | None:

@@ -28,9 +28,9 @@ from router.asgi import (
     respond,
     send_chunk,
 )
+from router.attempts import Result, Step
 from router.decisionlog.record import Decided, Outcome, trace
 from router.errors import ApiError, as_api_error, not_allowed
-from router.execute import Result
 from router.hints import NO_HINTS, Hints, parse_hints
 from router.requests import Masked
 from router.restore import RestoredStream, restore_body
@@ -84,6 +84,7 @@ class Exchange:
         self._decided: Decided | None = None
         self._masked: Masked | None = None
         self._result: Result | None = None
+        self._steps: list[Step] = []
         self._usage: Usage | None = None  # as the backend counted
         self._events = 0  # of a stream, seen so far
         self._cost_usd: float | None = None
@@ -159,7 +160,7 @@ class Exchange:
             raise ApiError.from_refusal(decided.decision.refusal, decided.decision.notices, decided.label.why)
         call = self._call(parsed, decided, body)
         async with Departure(self._receive) as departure:
-            result = self._result = await service.execute(live, decided, call)
+            result = self._result = await service.execute(live, decided, call, self._steps)
             if result.answer.chunks is not None:
                 await self._stream(decided, result)
                 departure.dismiss()
@@ -172,11 +173,12 @@ class Exchange:
     def _call(self, parsed: Parsed, decided: Decided, body: bytes) -> Call:
         request = decided.request
         if parsed.infer is not None:
-            return Call(parsed.model, "", b"", parsed.stream, parsed.infer, request.id, request.label)
+            return Call(parsed.model, "", b"", parsed.stream, parsed.infer, request.id, label=request.label)
         label = request.label
         if self._masked is not None:  # only then has anything been removed, and only then may less than the label count
             body, label = msgspec.json.encode(self._masked.content), decided.decision.sent_label
-        return Call(parsed.model, parsed.path, body, parsed.stream, None, request.id, label)
+        twice = openai.repeatable(parsed.content)
+        return Call(parsed.model, parsed.path, body, parsed.stream, None, request.id, twice, label)
 
     def _whole(self, decided: Decided, parsed: Parsed, result: Result) -> tuple[bytes, Headers]:
         answer = result.answer
@@ -189,7 +191,7 @@ class Exchange:
             body, unrestored = restore_body(body, self._masked.pseudonyms)
             self._service.metrics.unrestored.inc(unrestored)
         self._usage = answer.usage
-        self._cost_usd = self._service.finished(self._live, decided, result, answer.usage)
+        self._cost_usd = self._service.finished(self._live, decided, result, answer.usage) + result.wasted_usd
         return body, (*headers, *self._headers(self._cost_usd))
 
     async def _stream(self, decided: Decided, result: Result) -> None:
@@ -197,13 +199,13 @@ class Exchange:
         chunks, target = result.answer.chunks, result.candidate.target
         assert chunks is not None
         try:
-            estimate = self._service.cost(result, decided.request, None)
+            estimate = self._service.cost(result.candidate, decided.request, None) + result.wasted_usd
             headers = (("content-type", "text/event-stream"), ("cache-control", "no-cache"))
             await begin_stream(self._send, (*headers, *self._headers(estimate)))
             now = self._began = time.monotonic()
             first_byte = self._service.metrics.first_byte_seconds.labels(decided.request.task, target.tier)
             first_byte.observe(now - self._arrived)
-            self._live.state.observe_ttft(target, (now - result.started) * 1000)
+            self._live.state.observe_ttft(target, (now - result.started) * 1000, now)
             if self._masked is not None:
                 chunks = RestoredStream(chunks, self._masked.pseudonyms)
             async for chunk in chunks:
@@ -213,9 +215,10 @@ class Exchange:
                 await self._to_client(send_chunk(self._send, chunk))
             if isinstance(chunks, RestoredStream):
                 self._service.metrics.unrestored.inc(chunks.unrestored)
-            self._cost_usd = self._service.finished(self._live, decided, result, self._usage, self._seen())
+            cost = self._service.finished(self._live, decided, result, self._usage, self._seen())
+            self._cost_usd = cost + result.wasted_usd
         except BackendError:
-            self._live.executor.stream_broke(result)
+            self._live.stream_broke(result)
             raise
         finally:
             await chunks.aclose()
@@ -262,6 +265,7 @@ class Exchange:
             outcome=outcome,
             backend=backend or None,
             attempts=result.attempts if result is not None else 0,
+            steps=[one.told() for one in self._steps] if len(self._steps) > 1 else None,
             ms=took * 1000,
             ttft_ms=(self._began - self._arrived) * 1000 if self._began is not None else None,
             tokens_in=usage.tokens_in if usage else None,

@@ -1,148 +1,224 @@
-"""Walks a decision's attempts until one answers, inside the deadline. Until then any backend may be replaced."""
+"""Walks a decision's attempts until one answers, inside the deadline. Until then any backend may be replaced.
+
+A fallback goes to the next ranked backend, a retry to one that has failed already, a hedge to the next one while the
+first still thinks. Retries and hedges are shares of the load (`router.allowance`), and only calls that may be made
+twice are made twice.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import logging
+import random
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from backends.calls import Answer, Backend, Call
-from backends.errors import BackendError, Overloaded, RequestRejected, TimedOut, Unsuited
+from backends.calls import Backend
+from backends.errors import BackendError, BadAnswer, Failed, Overloaded, Unreachable
+from policies.schema import Hedge
 from policies.types import Candidate, Decision, RefusalCode
+from router.allowance import Allowance
+from router.attempts import Ask, Attempts, Clock, DeadlinePassed, Result
+from router.cascade import Cascading
 from router.errors import ApiError
-from router.health import Event
 from router.metrics import Metrics
-from router.state import BackendState, FleetState
+from router.state import FleetState
 
-log = logging.getLogger("pointsman")
-
-Clock = Callable[[], float]
-
-
-@dataclass(slots=True)
-class Lease:
-    """A place at a backend, held until the answer's last byte. `release` may be called twice."""
-
-    executor: Executor
-    backend: BackendState
-    has_slot: bool = False
-    released: bool = False
-
-    def release(self) -> None:
-        if not self.released:
-            self.released = True
-            self.executor.give_back(self)
+RETRY_ROUNDS = 2
+"""Most times that backends which have failed are asked again."""
+_BACKOFF_S = 0.03
+_SOON_S = 1.0
+"""Who asks us to come back that soon is waited for; later than that the caller is told when."""
+_HOPELESS = 5.0
+"""Times the 99th percentile after which another backend is asked instead."""
 
 
 @dataclass(slots=True)
-class Result:
-    """An answer, who gave it, after how many attempts. The lease must be released when the answer has been sent."""
+class _Failures:
+    """What went wrong so far."""
 
-    answer: Answer
-    candidate: Candidate
-    attempts: int
-    started: float  # of the attempt that answered
-    lease: Lease
-
-
-class _DeadlinePassed(TimedOut):
-    """The request's time is up, not just the attempt's."""
+    errors: list[BackendError] = field(default_factory=list)
+    out_of_time: bool = False
 
 
 class Executor:
     def __init__(
-        self, backends: dict[str, Backend], state: FleetState, metrics: Metrics, clock: Clock = time.monotonic
+        self,
+        backends: Mapping[str, Backend],
+        state: FleetState,
+        metrics: Metrics,
+        clock: Clock = time.monotonic,
+        rng: random.Random | None = None,
     ) -> None:
-        self._backends = backends
-        self._state = state
-        self._metrics = metrics
-        self._clock = clock
+        self._attempts = Attempts(backends, state, metrics, clock)
+        self._state, self._metrics, self._clock = state, metrics, clock
+        self._rng = rng or random.Random()
+        self._retries: dict[float, Allowance] = {}  # by share
+        self._hedges: dict[str, Allowance] = {}  # by rule
 
-    async def execute(self, decision: Decision, call: Call, deadline: float, *, callers_own: bool = False) -> Result:
-        """The first good answer. `deadline` is on the executor's clock; up to the first byte of a stream. One that is
-        the caller's own says nothing of a backend that misses it.
+    async def execute(self, decision: Decision, ask: Ask) -> Result:
+        """The first good answer, or with a cascade the first that is good enough; the request's time holds for all.
 
-        Raises ApiError when no attempt answers, RequestRejected when a backend says the request itself is wrong.
-        """
-        errors: list[BackendError] = []
-        out_of_time = False
-        for number, candidate in enumerate(decision.attempts, 1):
-            remaining = deadline - self._clock()
-            if remaining <= 0:
-                out_of_time = True
-                break
-            try:
-                return await self._attempt(candidate, call, number, remaining, callers_own)
-            except _DeadlinePassed as error:
-                errors.append(error)
-                out_of_time = True
-                break
-            except BackendError as error:
-                errors.append(error)
-        raise _failed(errors, out_of_time)
+        Raises ApiError when no attempt answers, RequestRejected when a backend says the request itself is wrong."""
+        strategy = decision.strategy
+        retries = self._retries.setdefault(decision.retry_share, Allowance(decision.retry_share))
+        retries.earn()
+        if strategy is not None and strategy.cascade is not None and len(decision.attempts) > 1:
+            return await Cascading(self._attempts, strategy.cascade, self._clock).run(
+                decision.attempts, ask, lambda some, ask: self._rounds(some, ask, retries)
+            )
+        hedge = strategy.hedge if strategy is not None else None
+        if hedge is None or len(decision.attempts) < 2 or not ask.call.repeatable:
+            return await self._rounds(decision.attempts, ask, retries)
+        allowance = self._hedges.setdefault(decision.rule, Allowance(hedge.max_extra_load))
+        allowance.share = hedge.max_extra_load
+        allowance.earn()
+        return await self._rounds(decision.attempts, ask, retries, hedge, allowance)
 
-    async def _attempt(
-        self, candidate: Candidate, call: Call, number: int, remaining: float, callers_own: bool
+    async def _rounds(
+        self,
+        candidates: Sequence[Candidate],
+        ask: Ask,
+        retries: Allowance,
+        hedge: Hedge | None = None,
+        allowance: Allowance | None = None,
     ) -> Result:
-        target = candidate.target
-        backend = self._backends[target.backend]
-        lease = self._enter(target.backend_index)
-        started = self._clock()
-        outcome = "cancelled"
+        failures = _Failures()
+        left = list(candidates)
+        for number in range(RETRY_ROUNDS + 1):
+            before = len(failures.errors)
+            kind = "retry" if number else "first"
+            if hedge is not None and allowance is not None and not number:
+                result = await self._hedged(left, ask, failures, hedge, allowance)
+            else:
+                result = await self._in_turn(left, ask, failures, retries, kind)
+            if result is not None:
+                return result
+            pause = self._pause(failures.errors[before:], ask, number)
+            left = [candidate for candidate in left if self._attempts.usable(candidate)][:1]
+            if failures.out_of_time or pause is None or not left or number == RETRY_ROUNDS or not retries.take():
+                break
+            await asyncio.sleep(pause)
+        raise _failed(failures)
+
+    async def _in_turn(
+        self, candidates: Sequence[Candidate], ask: Ask, failures: _Failures, retries: Allowance, kind: str
+    ) -> Result | None:
+        for i, candidate in enumerate(candidates):
+            if ask.deadline <= self._clock():
+                failures.out_of_time = True
+                return None
+            following = candidates[i + 1] if i + 1 < len(candidates) else None
+            patience = self._patience(candidate, following, ask, retries)
+            try:
+                return await self._attempts.make(candidate, ask, kind if not i else "fallback", patience)
+            except BackendError as error:
+                if not _note(error, failures) or not _may_follow(error, ask):
+                    return None
+        return None
+
+    async def _hedged(
+        self, candidates: Sequence[Candidate], ask: Ask, failures: _Failures, hedge: Hedge, allowance: Allowance
+    ) -> Result | None:
+        """Like `_in_turn`, and once a second attempt beside the one that is late."""
+        rest = iter(candidates)
+        running: set[asyncio.Task[Result]] = set()
+        wait_s: float | None = self._hedge_after(candidates[0], hedge, ask)
         try:
-            async with asyncio.timeout(remaining):
-                await lease.backend.places.acquire()
-                lease.has_slot = True
-                answer = await backend.send(call)
-            outcome = "ok"
-            self._state.observe(target.backend_index, Event.SUCCESS, self._clock())
-            return Result(answer, candidate, number, started, lease)
-        except TimeoutError:
-            outcome = TimedOut.outcome
-            if not callers_own:
-                self._state.observe(target.backend_index, Event.FAILURE, self._clock())
-            raise _DeadlinePassed(f"{target.backend}: no answer before the deadline") from None
-        except RequestRejected:
-            outcome = RequestRejected.outcome
-            raise
-        except BackendError as error:
-            outcome = error.outcome
-            log.warning("attempt %d of request %s failed: %s", number, call.request_id, error)
-            if not isinstance(error, Overloaded | Unsuited):  # neither busy nor out of its depth is broken
-                self._state.observe(target.backend_index, Event.FAILURE, self._clock())
-            raise
-        except Exception:
-            outcome = "internal"
-            raise
+            self._launch(running, rest, ask, "first")
+            while running:
+                done, _ = await asyncio.wait(running, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+                if not done:
+                    wait_s = None
+                    if allowance.take():
+                        self._launch(running, rest, ask, "hedge")
+                    continue
+                running -= done
+                good = [task for task in done if task.exception() is None]
+                if good:
+                    await _settle(good[1:])
+                    if any(step.kind == "hedge" for step in ask.steps):
+                        self._metrics.hedges.labels("won" if good[0].result().step.kind == "hedge" else "lost").inc()
+                    return good[0].result()
+                for task in done:
+                    error = task.exception()
+                    if not isinstance(error, BackendError):
+                        raise error or AssertionError("a task that is done has a result or an exception")
+                    if not _note(error, failures):
+                        return None
+                    if not running and _may_follow(error, ask):
+                        self._launch(running, rest, ask, "fallback")
+            return None
         finally:
-            self._metrics.attempts.labels(target.backend, target.tier, outcome).inc()
-            if outcome != "ok":
-                lease.release()
+            await _settle(running)
 
-    def stream_broke(self, result: Result) -> None:
-        """A stream that had begun well failed on the way."""
-        self._state.observe(result.candidate.target.backend_index, Event.FAILURE, self._clock())
+    def _launch(self, running: set[asyncio.Task[Result]], rest: Iterator[Candidate], ask: Ask, kind: str) -> None:
+        candidate = next(rest, None)
+        if candidate is not None:
+            running.add(asyncio.create_task(self._attempts.make(candidate, ask, kind)))
 
-    def _enter(self, backend_index: int) -> Lease:
-        backend = self._state.backends[backend_index]
-        backend.in_flight += 1
-        self._metrics.in_flight.labels(backend.name).inc()
-        return Lease(self, backend)
+    def _hedge_after(self, candidate: Candidate, hedge: Hedge, ask: Ask) -> float:
+        measured = self._attempts.quantile_s(candidate, hedge.after_quantile, ask.call.stream)
+        return measured if measured is not None else 2 * _expected_s(candidate, ask)
 
-    def give_back(self, lease: Lease) -> None:
-        backend = lease.backend
-        backend.in_flight -= 1
-        self._metrics.in_flight.labels(backend.name).dec()
-        if lease.has_slot:
-            backend.places.release()
+    def _patience(
+        self, candidate: Candidate, following: Candidate | None, ask: Ask, retries: Allowance
+    ) -> float | None:
+        """How long to wait for one backend where another could still answer in time: not so long that it could not, and
+        not longer than is usual, as far as that can be afforded."""
+        if following is None or not ask.call.repeatable:
+            return None
+        remaining = ask.deadline - self._clock()
+        patience = remaining - min(2 * _expected_s(following, ask), remaining / 3)
+        usual = self._attempts.quantile_s(candidate, 0.99, ask.call.stream)
+        if usual is not None and _HOPELESS * usual < patience and retries.available:
+            return max(_HOPELESS * usual, 0.1)
+        return patience
+
+    def _pause(self, errors: Sequence[BackendError], ask: Ask, number: int) -> float | None:
+        """Seconds until it is worth asking somebody again who failed; None where it is not."""
+        waits: list[float] = []
+        for error in errors:
+            if isinstance(error, Overloaded):
+                if error.retry_after_s is not None and error.retry_after_s <= _SOON_S:
+                    waits.append(error.retry_after_s)
+            elif isinstance(error, Unreachable) or (isinstance(error, Failed | BadAnswer) and ask.call.repeatable):
+                waits.append(0.0)
+        pause = (min(waits, default=0.0) + _BACKOFF_S * 2**number) * self._rng.uniform(0.5, 1.5)
+        return pause if waits and self._clock() + pause < ask.deadline else None
 
 
-def _failed(errors: list[BackendError], out_of_time: bool) -> ApiError:
+def _expected_s(candidate: Candidate, ask: Ask) -> float:
+    expected = candidate.estimate
+    return (expected.ttft_ms if ask.call.stream else expected.latency_ms) / 1000
+
+
+def _note(error: BackendError, failures: _Failures) -> bool:
+    """Whether there is time to go on."""
+    failures.errors.append(error)
+    failures.out_of_time = failures.out_of_time or isinstance(error, DeadlinePassed)
+    return not failures.out_of_time
+
+
+def _may_follow(error: BackendError, ask: Ask) -> bool:
+    """Whether another may be asked: always where nobody has begun to answer, else where twice does no harm."""
+    return ask.call.repeatable or isinstance(error, Unreachable | Overloaded)
+
+
+async def _settle(tasks: Sequence[asyncio.Task[Result]] | set[asyncio.Task[Result]]) -> None:
+    """End attempts whose answer is not wanted any more, and free what they hold."""
+    for task in tasks:
+        task.cancel()
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(result, Result):
+            await result.discard()
+
+
+def _failed(failures: _Failures) -> ApiError:
     """What the client is told when every attempt failed."""
-    reasons = "; ".join(str(error) for error in errors) or "no attempt could be made in time"
-    if out_of_time:
+    errors = failures.errors
+    reasons = "; ".join(dict.fromkeys(str(error) for error in errors)) or "no attempt could be made in time"
+    if failures.out_of_time:
         return ApiError(RefusalCode.DEADLINE_EXCEEDED, f"no answer before the deadline — {reasons}")
     if all(isinstance(error, Overloaded) for error in errors):
         wait = min((e.retry_after_s for e in errors if e.retry_after_s is not None), default=1.0)

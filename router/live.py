@@ -17,6 +17,7 @@ from backends.calls import Backend
 from backends.errors import BackendError
 from backends.registry import Builder
 from backends.tensors import ModelMetadata
+from router.attempts import Result
 from router.configuration import Configuration
 from router.execute import Executor
 from router.guard import GuardedBackend
@@ -68,7 +69,7 @@ class Live:
             )
             for name, backend in self._inner.items()
         }
-        self.executor = Executor(self.backends, self.state, metrics)
+        self.executor = Executor(self.backends, self.state, metrics, rng=random.Random())
         self._probes: list[asyncio.Task[None]] = []
         self._users = 0
         self._unused = asyncio.Event()
@@ -117,6 +118,10 @@ class Live:
     async def _close(self, names: list[str]) -> None:
         await asyncio.gather(*(self.backends[name].aclose() for name in names), return_exceptions=True)
 
+    def stream_broke(self, result: Result) -> None:
+        """A stream that had begun well failed on the way."""
+        self.state.observe(result.candidate.target.backend_index, Event.FAILURE, time.monotonic())
+
     async def metadata(self, model: str) -> ModelMetadata | None:
         """From the first backend that serves the model and can say."""
         for target in self.policy.targets:
@@ -156,6 +161,7 @@ class Live:
             event = Event.PROBE_FAILED
         now = time.monotonic()
         self.state.observe(backend_index, event, now)
+        self.state.fade(backend_index, now)
         usable = unavailable(state.health, now) is None
         self.metrics.available.labels(name, backend.spec.tier).set(int(usable))
 

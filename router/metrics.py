@@ -37,8 +37,14 @@ class Metrics:
         )
         self.attempts = Counter(
             "pointsman_attempts",
-            "Calls to backends, fallbacks included",
-            ["backend", "tier", "outcome"],
+            "Calls to backends: the first for a request, fallbacks, retries, hedges, escalations of a cascade",
+            ["backend", "tier", "kind", "outcome"],
+            registry=registry,
+        )
+        self.hedges = Counter(
+            "pointsman_hedges",
+            "Second attempts made because the first was slow: won where they answered first",
+            ["outcome"],
             registry=registry,
         )
         self.rejections = Counter(

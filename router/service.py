@@ -20,12 +20,12 @@ from policies.errors import ConfigurationError
 from policies.estimate import cost_usd
 from policies.pickers import drawn
 from policies.tenants import ANONYMOUS, Tenant
-from policies.types import Decision, Request
+from policies.types import Candidate, Request
+from router.attempts import Ask, Result, Step
 from router.configuration import Configuration
 from router.decisionlog.record import Decided, Outcome, as_record, compact
 from router.decisionlog.writer import DecisionLog
 from router.errors import ApiError
-from router.execute import Result
 from router.hints import Hints
 from router.identity import RawHeaders
 from router.live import Live
@@ -156,15 +156,38 @@ class Service:
         self.metrics.pseudonymised.inc(len(masked.pseudonyms.values))
         return decided, masked
 
-    async def execute(self, live: Live, decided: Decided, call: Call) -> Result:
-        """The first good answer; a copy goes to the backend on trial where the decision says so."""
+    async def execute(self, live: Live, decided: Decided, call: Call, steps: list[Step]) -> Result:
+        """The first good answer; a copy goes to the backend on trial where the decision says so. What is tried is added
+        to `steps`."""
         self.shadows.copy(live, decided, call)
-        return await self._execute(live, decided.decision, call, decided.request.deadline_ms)
+        return await self._execute(live, decided, call, decided.request.deadline_ms, steps)
 
-    async def _execute(self, live: Live, decision: Decision, call: Call, deadline_ms: float | None = None) -> Result:
+    async def _execute(
+        self,
+        live: Live,
+        decided: Decided,
+        call: Call,
+        deadline_ms: float | None = None,
+        steps: list[Step] | None = None,
+    ) -> Result:
         seconds = self.settings.default_deadline_s if deadline_ms is None else deadline_ms / 1000
-        own = deadline_ms is not None
-        return await live.executor.execute(decision, call, time.monotonic() + seconds, callers_own=own)
+        ask = Ask(
+            call,
+            time.monotonic() + seconds,
+            deadline_ms is not None,
+            decided.decision.priority,
+            decided.request.tenant,
+            [] if steps is None else steps,
+        )
+        result: Result | None = None
+        try:
+            result = await live.executor.execute(decided.decision, ask)
+            return result
+        finally:
+            for candidate, usage in ask.wasted:  # hedges, escalations: what is not used is paid for all the same
+                spent = self._charge(live, decided, candidate, usage or Usage(decided.request.tokens_in, 0))
+                if result is not None:
+                    result.wasted_usd += spent
 
     def finished(
         self, live: Live, decided: Decided, result: Result, usage: Usage | None, seen: Usage | None = None
@@ -172,30 +195,31 @@ class Service:
         """Fold a whole, good answer into state and metrics; its cost in USD. `usage` is what the backend counted,
         `seen` what was seen of it on its way, for where it counted nothing."""
         target = result.candidate.target
-        live.state.observe_latency(target, (time.monotonic() - result.started) * 1000)
+        now = time.monotonic()
+        live.state.observe_latency(target, (now - result.started) * 1000, now)
         if usage is not None:
             self.metrics.tokens.labels(target.backend, "in").inc(usage.tokens_in)
             self.metrics.tokens.labels(target.backend, "out").inc(usage.tokens_out)
-        return self._charge(live, decided, result, usage or seen)
+        return self._charge(live, decided, result.candidate, usage or seen)
 
     def broke_off(self, live: Live, decided: Decided, result: Result, usage: Usage | None) -> None:
         """Count an answer that ended early: whoever gave it bills what it has made, which only an estimate can say."""
-        self._charge(live, decided, result, usage)
+        self._charge(live, decided, result.candidate, usage)
 
-    def _charge(self, live: Live, decided: Decided, result: Result, usage: Usage | None) -> float:
+    def _charge(self, live: Live, decided: Decided, candidate: Candidate, usage: Usage | None) -> float:
         """Count what an answer costs, in metrics and quotas; the cost in USD."""
-        request, target = decided.request, result.candidate.target
-        cost = self.cost(result, request, usage)
+        request, target = decided.request, candidate.target
+        cost = self.cost(candidate, request, usage)
         self.metrics.cost_usd.labels(target.backend, target.tier).inc(cost)
         if decided.decision.quotas:
             counted = usage or Usage(request.tokens_in, request.tokens_out)
             live.ledger.charge(decided.decision, request, target.backend, sum(counted), cost, time.time())
         return cost
 
-    def cost(self, result: Result, request: Request, usage: Usage | None) -> float:
+    def cost(self, candidate: Candidate, request: Request, usage: Usage | None) -> float:
         """From the backend's own count of tokens where it gave one, else the estimate."""
         counted = usage or Usage(request.tokens_in, request.tokens_out)
-        return cost_usd(result.candidate.target, counted.tokens_in, counted.tokens_out)
+        return cost_usd(candidate.target, counted.tokens_in, counted.tokens_out)
 
     def concluded(self, live: Live, decided: Decided, outcome: Outcome, parsed: Parsed, hints: Hints) -> None:
         """After the answer: what the candidate policy would have done, and the line in the decision log."""

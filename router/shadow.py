@@ -13,10 +13,9 @@ from dataclasses import replace
 
 from backends.calls import Call, Usage
 from backends.errors import BackendError, RequestRejected
-from policies.types import Decision
+from router.attempts import Result
 from router.decisionlog.record import Decided
 from router.errors import ApiError
-from router.execute import Result
 from router.live import Live
 from router.metrics import Metrics
 
@@ -25,7 +24,7 @@ log = logging.getLogger("pointsman")
 MAX_COPIES = 32
 """Copies on their way at once, of all rules together."""
 
-Execute = Callable[[Live, Decision, Call], Awaitable[Result]]
+Execute = Callable[[Live, Decided, Call], Awaitable[Result]]
 Finished = Callable[[Live, Decided, Result, Usage | None], float]
 
 
@@ -45,7 +44,7 @@ class Shadows:
         if len(self._tasks) >= MAX_COPIES:
             self._metrics.shadow_copies.labels(name, "dropped").inc()
             return
-        only = replace(decision, attempts=(decision.shadow,))
+        only = replace(decision, attempts=(decision.shadow,), strategy=None, priority="batch", retry_share=0.0)
         task = asyncio.create_task(self._send(live, replace(decided, decision=only), call, name))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -54,7 +53,7 @@ class Shadows:
         outcome = "failed"
         with live.used():
             try:
-                result = await self._execute(live, decided.decision, call)
+                result = await self._execute(live, decided, call)
                 try:
                     if result.answer.chunks is not None:
                         async for _ in result.answer.chunks:

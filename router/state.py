@@ -2,24 +2,52 @@
 
 from __future__ import annotations
 
-import asyncio
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from policies.compile import CompiledPolicy
 from policies.types import Snapshot, Target
 from router.health import Event, Health, step, unavailable
+from router.places import Places
+from router.quantiles import Sketch
 
 _NOTHING: Mapping[tuple[int, str], float] = {}
-_EWMA_WEIGHT = 0.2  # of the newest sample: about the last ten count
+_DECAY_S = 10.0
+_FORGET_AFTER_S = 30.0
+_FORGOTTEN = 0.2  # of the way to what was expected, at each probe
 
 
 @dataclass(slots=True)
 class BackendState:
     name: str
-    places: asyncio.Semaphore  # of its concurrency
+    places: Places
     in_flight: int = 0
     health: Health = field(default_factory=Health)
+
+
+@dataclass(slots=True)
+class Latency:
+    """Of one target: a peak-sensitive average (a slower answer counts at once, faster ones over DECAY_S, as in
+    Finagle's "peak EWMA"), and the quantiles. None: not measured."""
+
+    average_ms: float | None = None
+    at: float = 0.0
+    sketch: Sketch = field(default_factory=Sketch)
+
+    def observe(self, sample_ms: float, now: float) -> None:
+        self.sketch.observe(sample_ms, now)
+        if self.average_ms is None or sample_ms >= self.average_ms:
+            self.average_ms = sample_ms
+        else:
+            kept = math.exp(-(now - self.at) / _DECAY_S)
+            self.average_ms = sample_ms + (self.average_ms - sample_ms) * min(kept, 0.9)
+        self.at = now
+
+    def fade(self, expected_ms: float, now: float) -> None:
+        """Nobody asks whoever was slow once, so that nobody would ever know better: forget it, bit by bit."""
+        if self.average_ms is not None and now - self.at > _FORGET_AFTER_S:
+            self.average_ms += (expected_ms - self.average_ms) * _FORGOTTEN
 
 
 class FleetState:
@@ -34,26 +62,25 @@ class FleetState:
             {state.name: state for state in previous.backends} if previous is not None else {}
         )
         self.backends: list[BackendState] = [
-            before[spec.name]
-            if spec.name in kept
-            else BackendState(spec.name, asyncio.Semaphore(spec.limits.max_in_flight))
+            before[spec.name] if spec.name in kept else BackendState(spec.name, Places(spec.limits.max_in_flight))
             for spec in policy.fleet.backends
         ]
         self._names = [(target.backend, target.model) for target in policy.targets]
-        self._latency_ms: list[float | None] = [None] * len(policy.targets)
-        self._ttft_ms: list[float | None] = [None] * len(policy.targets)
+        self._targets = policy.targets
+        self._whole = [Latency() for _ in policy.targets]
+        self._first = [Latency() for _ in policy.targets]
         for i, name in enumerate(previous._names if previous is not None else ()):
             if name[0] in kept and previous is not None:
                 at = self._names.index(name)
-                self._latency_ms[at], self._ttft_ms[at] = previous._latency_ms[i], previous._ttft_ms[i]
+                self._whole[at], self._first[at] = previous._whole[i], previous._first[i]
 
     def snapshot(self, now: float, wall: float, spent: Mapping[tuple[int, str], float] = _NOTHING) -> Snapshot:
         """`now` is on the clock of health's events, `wall` is seconds since 1970."""
         return Snapshot(
             tuple([unavailable(backend.health, now) for backend in self.backends]),
             tuple([backend.in_flight for backend in self.backends]),
-            tuple(self._latency_ms),
-            tuple(self._ttft_ms),
+            tuple([latency.average_ms for latency in self._whole]),
+            tuple([latency.average_ms for latency in self._first]),
             wall,
             spent,
         )
@@ -62,19 +89,33 @@ class FleetState:
         backend = self.backends[backend_index]
         backend.health = step(backend.health, event, now)
 
-    def observe_latency(self, target: Target, latency_ms: float) -> None:
+    def observe_latency(self, target: Target, latency_ms: float, now: float) -> None:
         """To the whole answer."""
-        _fold(self._latency_ms, target.index, latency_ms)
+        self._whole[target.index].observe(latency_ms, now)
 
-    def observe_ttft(self, target: Target, ttft_ms: float) -> None:
+    def observe_ttft(self, target: Target, ttft_ms: float, now: float) -> None:
         """To the first byte of a stream."""
-        _fold(self._ttft_ms, target.index, ttft_ms)
+        self._first[target.index].observe(ttft_ms, now)
+
+    def observe_at_least(self, target: Target, ms: float, stream: bool, now: float) -> None:
+        """A call that was given up after so long: without it only the quick ones would be known."""
+        latency = (self._first if stream else self._whole)[target.index]
+        if latency.average_ms is not None and ms > latency.average_ms:
+            latency.observe(ms, now)
+
+    def sketch(self, target: Target, stream: bool) -> Sketch:
+        """Of times to the first byte of streams, or to whole answers."""
+        return (self._first if stream else self._whole)[target.index].sketch
+
+    def fade(self, backend_index: int, now: float) -> None:
+        for target in self._targets:
+            if target.backend_index == backend_index:
+                self._whole[target.index].fade(target.prior_ms, now)
+                self._first[target.index].fade(target.prior_ttft_ms, now)
+
+    def unavailable(self, backend_index: int, now: float) -> str | None:
+        return unavailable(self.backends[backend_index].health, now)
 
     def reachable(self, now: float) -> list[str]:
         """Backends that have answered something and may be used."""
         return [b.name for b in self.backends if b.health.seen and unavailable(b.health, now) is None]
-
-
-def _fold(averages: list[float | None], index: int, sample: float) -> None:
-    before = averages[index]
-    averages[index] = sample if before is None else before + _EWMA_WEIGHT * (sample - before)

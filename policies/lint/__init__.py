@@ -13,9 +13,9 @@ from policies.lint.context import Linted
 from policies.lint.fleet import backend_unreachable, clearance_loose
 from policies.lint.requests import constraint_leaves_none, quota_matches_nothing
 from policies.lint.rules import (
+    cascade_leads_nowhere,
     fallback_never_fires,
     matches_unserved,
-    not_executed_yet,
     objective_term_without_weight,
     rule_shadowed,
     slo_out_of_reach,
@@ -35,7 +35,7 @@ LINTS: tuple[Callable[[Linted], Iterator[Problem]], ...] = (
     quota_matches_nothing,
     matches_unserved,
     split_out_of_reach,
-    not_executed_yet,
+    cascade_leads_nowhere,
 )
 
 __all__ = ["CODES", "LINTS", "Linted", "lint"]

@@ -47,10 +47,10 @@ No backend serves a model or a task of this name, so the match fits nothing. Min
     "PM111": """A split is out of reach.
 
 No backend with a weight serves the models of this rule, so the split does nothing.""",
-    "PM112": """Something is understood but not carried out yet.
+    "PM112": """A cascade leads nowhere.
 
-The language has it, decisions and tests show it, and this version of the router does not carry it out. Requests are
-answered as if it were not there; nothing is sent that would not be sent otherwise.""",
+A cascade goes on to a backend of higher `quality`, and no model of this rule has one: state the quality of each in the
+fleet, or take the cascade out.""",
 }
 """By code: a title, and what to do."""
 

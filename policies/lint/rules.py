@@ -12,9 +12,6 @@ from policies.schema import Match, Objective, Rule
 from policies.source import Path
 from policies.types import Target
 
-EXECUTED: frozenset[str] = frozenset({"budgets", "limits", "shadow", "transform"})
-"""Parts of the language beyond the decision itself that this router carries out; the others are lint PM112."""
-
 
 def rule_shadowed(linted: Linted) -> Iterator[Problem]:
     rules = linted.policy.rules
@@ -121,21 +118,17 @@ def matches_unserved(linted: Linted) -> Iterator[Problem]:
                         )
 
 
-def not_executed_yet(linted: Linted) -> Iterator[Problem]:
-    policy = linted.policy
-    used: list[tuple[str, Path, bool]] = []
-    for i, rule in enumerate(policy.rules):
-        strategy = rule.strategy
-        used += [
-            ("transform", ("rules", i, "transform"), rule.transform is not None),
-            ("hedge", ("rules", i, "strategy", "hedge"), strategy is not None and strategy.hedge is not None),
-            ("cascade", ("rules", i, "strategy", "cascade"), strategy is not None and strategy.cascade is not None),
-            ("shadow", ("rules", i, "shadow"), rule.shadow is not None),
-        ]
-    used += [("budgets", ("budgets", i), True) for i in range(len(policy.budgets))]
-    used += [("limits", ("limits", i), True) for i in range(len(policy.limits))]
-    for name, path, present in used:
-        if present and name not in EXECUTED:
+def cascade_leads_nowhere(linted: Linted) -> Iterator[Problem]:
+    for i, rule in enumerate(linted.policy.rules):
+        if rule.strategy is None or rule.strategy.cascade is None:
+            continue
+        known: dict[str, set[float]] = {}
+        for target in _may_answer(rule, linted):
+            known.setdefault(target.model, set()).add(target.quality)
+        if known and all(len(qualities) == 1 for qualities in known.values()):
             yield linted.in_policy(
-                path, "PM112", f"'{name}' is understood, but not carried out by this version", key=True
+                ("rules", i, "strategy", "cascade"),
+                "PM112",
+                f"the backends that rule '{rule.name}' reaches are of one quality: there is no better one",
+                key=True,
             )

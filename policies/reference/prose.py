@@ -53,9 +53,6 @@ rules:
 POLICY = """
 How sensitive requests are (`sensitivity`), where they may go (`constraints`), where they should go (`rules`), and how
 much they may use (`budgets`, `limits`).
-
-The language has more than this version of the router carries out. `pointsman check` warns with `PM112` where that is
-so.
 """
 
 CONDITIONS = """

@@ -107,6 +107,12 @@ class Fallback(Model):
     attempts: Annotated[int, Field(ge=1, le=10)] = Field(
         default=3, description="how many backends may be tried, the first one included", examples=[2]
     )
+    retry_share: Share = Field(
+        default=0.1,
+        description="most further attempts at backends that have failed already, as a share of requests. Only what "
+        "could not be sent, or may be sent twice, is sent again",
+        examples=[0.05],
+    )
 
 
 class Hedge(Model):
@@ -121,9 +127,26 @@ class Hedge(Model):
 
 
 class Cascade(Model):
-    """Ask the first backend, judge its answer, and go on to the next where it is not confident enough."""
+    """Ask the first backend, judge its answer, and go on to the next of higher `quality` where it is not confident
+    enough. A stream is held back until it has been judged."""
 
-    escalate_below_confidence: Share = Field(description="go on where the confidence is below this", examples=[0.8])
+    escalate_below_confidence: Share = Field(
+        description="go on where the confidence is below this, or cannot be read. Of generated text it is the "
+        "geometric mean of its tokens' probabilities",
+        examples=[0.8],
+    )
+    measure: Literal["probability", "margin", "entropy"] = Field(
+        default="probability",
+        description="of a classifier: the probability of the best class, its distance from the second, or how far the "
+        "entropy is from its highest",
+        examples=["margin"],
+    )
+    validator: Literal["json"] | None = Field(
+        default=None,
+        description="what generated text must be: an answer that is not has no confidence, and one that is has 1 where "
+        "its tokens' probabilities are not told",
+        examples=["json"],
+    )
 
 
 class Strategy(Model):
@@ -176,6 +199,11 @@ class Rule(Model):
         examples=[{"latency": {"weight": 0.7, "target_ms": 20}, "cost": {"weight": 0.3}}],
     )
     slo: Slo | None = Field(default=None, description="how soon to answer", examples=[{"latency_ms": 50}])
+    priority: Literal["interactive", "batch"] = Field(
+        default="interactive",
+        description="who is served first where requests wait for a backend. A batch takes at most half the queue",
+        examples=["batch"],
+    )
     transform: Literal["pseudonymise"] | None = Field(
         default=None,
         description="put placeholders for the entities that were found before sending, and put them back in the answer",

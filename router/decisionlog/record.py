@@ -45,7 +45,8 @@ class Outcome:
     ttft_ms: float | None = None
     tokens_in: int | None = None
     tokens_out: int | None = None
-    cost_usd: float | None = None
+    cost_usd: float | None = None  # of all attempts
+    steps: list[dict[str, Any]] | None = None  # the attempts, where there was more than one
 
 
 def as_record(decided: Decided, outcome: Outcome | None) -> dict[str, Any]:

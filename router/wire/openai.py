@@ -154,6 +154,11 @@ def _optional(fields: dict[str, Any], name: str, kind: type, what: str) -> Any:
     return value
 
 
+def repeatable(fields: Any) -> bool:
+    """Whether a call may be made twice: `store` keeps something at the backend."""
+    return not (isinstance(fields, dict) and fields.get("store"))
+
+
 def render_error(error: ApiError) -> bytes:
     kind = "invalid_request_error" if error.status < 500 else "server_error"
     if error.body is not None:

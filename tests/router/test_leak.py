@@ -1,7 +1,7 @@
 """Canaries of every kind go through everything at once, while things break; none of them may be found outside.
 
 The cloud is a real server that records every byte it gets. Beside it: the logs, the metrics, the decision log, the
-admin port's answers. Meanwhile detectors crash, backends fail and policies are reloaded.
+admin port's answers. Meanwhile detectors crash and hang, backends fail, are slow and hedged, and policies are reloaded.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import itertools
 import json
 import random
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -22,8 +23,10 @@ from backends.oip_codec import HEADER_LENGTH, encode_request
 from backends.registry import BUILDERS
 from backends.tensors import InferRequest, Tensor
 from policies.sensitivity import scanner
+from router import configuration
 from router.decisionlog.writer import LogSettings
 from router.loading import ConfigurationLoader
+from router.ner.process import Unavailable
 from router.settings import Settings
 
 CANARIES = {
@@ -52,7 +55,7 @@ CANARIES = {
 CONFIG = """apiVersion: pointsman/v1
 kind: Fleet
 backends:
-  - {name: home, tier: onprem, region: jp, protocol: fake, clearance: restricted, latency: {prior_ms: 900},
+  - {name: home, tier: onprem, region: jp, protocol: fake, clearance: restricted, latency: {prior_ms: 10},
      models: {chat: {task: [chat, completion]}, vec: {task: embedding}, t: {task: text}},
      script: SCRIPT}
   - {name: home2, tier: edge, region: jp, protocol: fake, clearance: restricted, latency: {prior_ms: 950},
@@ -72,13 +75,18 @@ sensitivity:
     - {use: secrets, label: restricted}
     - {use: keywords, words: [極秘計画カナリア], label: confidential}
     - {use: patterns, patterns: {PART: "\\\\bPN-[0-9]{6}\\\\b"}, label: confidential}
+    - {use: ner, model: scripted, label: confidential, timeout_ms: 50}
 rules:
   - {name: RULE, match: {stream: true, label: confidential}, transform: pseudonymise,
-     objective: {latency: {weight: 1}}, fallback: {attempts: 5}}
+     objective: {latency: {weight: 1}}, fallback: {attempts: 5}, strategy: {hedge: {max_extra_load: 1}}}
   - {name: other, objective: {latency: {weight: 1}}, fallback: {attempts: 5}, shadow: {backend: copies},
-     strategy: {hedge: {}}}
+     strategy: {hedge: {max_extra_load: 1}}}
 """
-HOME_SCRIPT = "[{fail: status_500}, {}, {fail: timeout}, {}, {break_after_chunks: 1}, {fail: rubbish}, {}]"
+HOME_SCRIPT = (
+    "[{fail: status_500}, {}, {fail: timeout}, {latency_ms: 90}, {break_after_chunks: 1}, {fail: rubbish}"
+    + ", {latency_ms: 60}, {}, {}, {latency_ms: 90, fail: rubbish}, {}" * 40
+    + "]"
+)
 
 
 @pytest.fixture
@@ -91,6 +99,26 @@ def cloud():
             "data": [],
         }
         yield server
+
+
+class Hangs:
+    """A model of names that finds none, and now and then does not come back in time."""
+
+    calls = itertools.count()
+
+    def load(self):
+        pass
+
+    def __call__(self, texts, timeout_s):
+        if next(self.calls) % 37 == 0:
+            time.sleep(timeout_s)
+            raise Unavailable("no answer in time")
+        return [[] for _ in texts]
+
+
+@pytest.fixture(autouse=True)
+def model(monkeypatch):
+    monkeypatch.setattr(configuration, "recogniser", lambda model: Hangs())
 
 
 @pytest.fixture
@@ -217,6 +245,8 @@ def test_nothing_leaks_while_everything_breaks(router, cloud, folder, tmp_path, 
     finally:
         done.set()
         reloader.join()
+    failures = router.count("pointsman_detector_failures_total", detector="ner")
+    hedges = router.count("pointsman_attempts_total", kind="hedge")
     metrics = router.call("GET", "/metrics", admin=True).body
     decisions = router.call("GET", "/decisions", admin=True).body
     monkeypatch.undo()
@@ -228,6 +258,8 @@ def test_nothing_leaks_while_everything_breaks(router, cloud, folder, tmp_path, 
     left = [asked for asked in cloud.asked if found_in(asked.body + repr((asked.path, asked.headers)).encode())]
     assert left == [], f"{len(left)} of {len(cloud.asked)} requests to the cloud"
     assert cloud.asked, "masked streams went there"
+    assert hedges > 10
+    assert failures > 10, "detectors did crash and hang"
     log = b"".join(file.read_bytes() for file in (tmp_path / "log").iterdir())
     out, err = capfd.readouterr()
     for name, data in (

@@ -162,13 +162,13 @@ def test_what_did_not_change_goes_on_as_it_was(folder, start):
     router = start()
     router.chat()
     kept, changed = router.backend("a"), router.backend("b")
-    latency = router.service.state._latency_ms[0]
+    latency = router.service.state._whole[0].average_ms
     assert latency is not None
     folder.fleet(slow_b=1)
     assert outcome(router) == "swapped"
     assert router.backend("a") is kept
     assert router.backend("b") is not changed
-    assert router.service.state._latency_ms[0] == latency
+    assert router.service.state._whole[0].average_ms == latency
     folder.fleet(prior_a=51, slow_b=1)
     assert outcome(router) == "swapped"
     assert router.backend("a") is not kept, "another setting is another backend"

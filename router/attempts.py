@@ -1,0 +1,189 @@
+"""One attempt: a place at a backend, one call, and what is learnt from how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from backends.calls import Answer, Backend, Call, Usage
+from backends.errors import BackendError, Overloaded, RequestRejected, TimedOut, Unsuited
+from policies.types import Candidate
+from router.health import Event
+from router.metrics import Metrics
+from router.places import TooLate
+from router.state import BackendState, FleetState
+
+log = logging.getLogger("pointsman")
+
+Clock = Callable[[], float]
+ENOUGH_SAMPLES = 20
+"""Before so many answers a quantile says little."""
+
+
+@dataclass(slots=True)
+class Step:
+    """An attempt, as the decision record tells it."""
+
+    backend: str
+    kind: str  # first | fallback | retry | hedge | escalation
+    outcome: str = "cancelled"
+    ms: float = 0.0
+    confidence: float | None = None  # of an answer that was judged
+
+    def told(self) -> dict[str, Any]:
+        sure = {} if self.confidence is None else {"confidence": round(self.confidence, 4)}
+        return {"backend": self.backend, "kind": self.kind, "outcome": self.outcome, "ms": round(self.ms, 1)} | sure
+
+
+@dataclass(slots=True)
+class Ask:
+    """What is the same for all attempts of a request, and what came of them."""
+
+    call: Call
+    deadline: float  # on the executor's clock; up to the first byte of a stream
+    callers_own: bool = False  # the deadline is the caller's: who misses it need not be broken
+    priority: str = "interactive"
+    tenant: str = ""
+    steps: list[Step] = field(default_factory=list)
+    wasted: list[tuple[Candidate, Usage | None]] = field(default_factory=list)  # answers paid for and not used
+
+
+@dataclass(slots=True)
+class Lease:
+    """A place at a backend, held until the answer's last byte. `release` may be called twice."""
+
+    backend: BackendState
+    metrics: Metrics
+    has_place: bool = False
+    released: bool = False
+
+    def release(self) -> None:
+        if not self.released:
+            self.released = True
+            self.backend.in_flight -= 1
+            self.metrics.in_flight.labels(self.backend.name).dec()
+            if self.has_place:
+                self.backend.places.release()
+
+
+@dataclass(slots=True)
+class Result:
+    """An answer, who gave it, after how many attempts. The lease must be released when the answer has been sent."""
+
+    answer: Answer
+    candidate: Candidate
+    attempts: int
+    started: float  # when the attempt that answered had its place
+    lease: Lease
+    step: Step
+    wasted_usd: float = 0.0  # what the attempts that were not used have cost
+
+    async def discard(self) -> None:
+        """Another answer is used instead."""
+        if self.answer.chunks is not None:
+            await self.answer.chunks.aclose()
+        self.lease.release()
+
+
+class DeadlinePassed(TimedOut):
+    """The request's time is up, not just the attempt's."""
+
+
+class NoPlace(Overloaded):
+    """Its turn would come too late. It was not asked."""
+
+
+class Attempts:
+    def __init__(
+        self, backends: Mapping[str, Backend], state: FleetState, metrics: Metrics, clock: Clock = time.monotonic
+    ) -> None:
+        self._backends, self._state, self._metrics, self._clock = backends, state, metrics, clock
+
+    async def make(self, candidate: Candidate, ask: Ask, kind: str, patience_s: float | None = None) -> Result:
+        """One answer. `patience_s` is the time after which somebody else is to be asked; absent: all that is left.
+
+        Raises BackendError, RequestRejected; DeadlinePassed where the request's own time is up."""
+        target, now = candidate.target, self._clock()
+        remaining = ask.deadline - now
+        limit = remaining if patience_s is None else min(patience_s, remaining)
+        lease = self._enter(target.backend_index)
+        step = Step(target.backend, kind)
+        ask.steps.append(step)
+        number = len(ask.steps)
+        try:
+            async with asyncio.timeout(limit):
+                await lease.backend.places.acquire(
+                    ask.priority, ask.tenant, ask.deadline - self._least_s(candidate, ask)
+                )
+                lease.has_place = True
+                began = self._clock()
+                answer = await self._backends[target.backend].send(ask.call)
+            step.outcome = "ok"
+            self._state.observe(target.backend_index, Event.SUCCESS, self._clock())
+            return Result(answer, candidate, number, began, lease, step)
+        except TooLate:
+            step.outcome = NoPlace.outcome
+            raise NoPlace(f"{target.backend}: its queue is too long for the deadline", retry_after_s=1.0) from None
+        except TimeoutError:
+            step.outcome = TimedOut.outcome
+            passed = limit >= remaining
+            if lease.has_place and (patience_s is not None or not ask.callers_own or self._slow(candidate, ask, now)):
+                self._state.observe(target.backend_index, Event.FAILURE, self._clock())
+            if not lease.has_place and not passed:
+                raise NoPlace(f"{target.backend}: no place within {limit:.3g} s", retry_after_s=1.0) from None
+            if passed:
+                raise DeadlinePassed(f"{target.backend}: no answer before the deadline") from None
+            raise TimedOut(f"{target.backend}: no answer within {limit:.3g} s") from None
+        except RequestRejected:
+            step.outcome = RequestRejected.outcome
+            raise
+        except BackendError as error:
+            step.outcome = error.outcome
+            log.warning("attempt %d of request %s failed: %s", number, ask.call.request_id, error)
+            if not isinstance(error, Overloaded | Unsuited):  # neither busy nor out of its depth is broken
+                self._state.observe(target.backend_index, Event.FAILURE, self._clock())
+            raise
+        except Exception:
+            step.outcome = "internal"
+            raise
+        finally:
+            step.ms = (self._clock() - now) * 1000
+            self._metrics.attempts.labels(target.backend, target.tier, kind, step.outcome).inc()
+            if step.outcome != "ok":
+                if step.outcome in ("cancelled", "timeout") and lease.has_place:
+                    self._lost(candidate, ask, step.ms)
+                lease.release()
+
+    def usable(self, candidate: Candidate) -> bool:
+        return self._state.unavailable(candidate.target.backend_index, self._clock()) is None
+
+    def quantile_s(self, candidate: Candidate, share: float, stream: bool) -> float | None:
+        """Of the target's time to answer; None where too little is known."""
+        sketch = self._state.sketch(candidate.target, stream)
+        found = sketch.quantile(share) if sketch.samples >= ENOUGH_SAMPLES else None
+        return None if found is None else found / 1000
+
+    def _slow(self, candidate: Candidate, ask: Ask, began: float) -> bool:
+        """Whether it took so much longer than it should that the caller's deadline is no excuse."""
+        usual = self.quantile_s(candidate, 0.99, ask.call.stream)
+        return usual is not None and self._clock() - began > 3 * usual
+
+    def _least_s(self, candidate: Candidate, ask: Ask) -> float:
+        """What an answer takes at least: half of what is usual."""
+        usual = self.quantile_s(candidate, 0.5, ask.call.stream)
+        return 0.0 if usual is None else usual / 2
+
+    def _lost(self, candidate: Candidate, ask: Ask, ms: float) -> None:
+        """A call that was sent and given up: it is billed, and took at least that long."""
+        self._state.observe_at_least(candidate.target, ms, ask.call.stream, self._clock())
+        ask.wasted.append((candidate, None))
+
+    def _enter(self, backend_index: int) -> Lease:
+        backend = self._state.backends[backend_index]
+        backend.in_flight += 1
+        self._metrics.in_flight.labels(backend.name).inc()
+        return Lease(backend, self._metrics)

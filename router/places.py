@@ -1,0 +1,84 @@
+"""The places at a backend, and the queue for them: interactive requests before batches, tenants in turn, nobody for
+longer than is of use."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+PRIORITIES = ("interactive", "batch")
+
+
+class TooLate(Exception):
+    """What is left of the deadline is less than an answer takes."""
+
+
+@dataclass(slots=True, eq=False)
+class Waiter:
+    turn: asyncio.Future[None]
+    latest: float  # when it must have its place, to be answered in time; on the clock of Places
+
+
+@dataclass(slots=True)
+class FairQueue:
+    """First by priority, then one of each tenant in turn, then by arrival. Every step takes the same time, however many
+    wait."""
+
+    tenants: tuple[OrderedDict[str, deque[Waiter]], ...] = field(
+        default_factory=lambda: tuple(OrderedDict() for _ in PRIORITIES)
+    )
+
+    def put(self, priority: str, tenant: str, waiter: Waiter) -> None:
+        self.tenants[PRIORITIES.index(priority)].setdefault(tenant, deque()).append(waiter)
+
+    def take(self) -> Waiter | None:
+        for waiting in self.tenants:
+            while waiting:
+                tenant, line = waiting.popitem(last=False)
+                waiter = line.popleft()
+                if line:
+                    waiting[tenant] = line  # behind the others
+                if not waiter.turn.done():  # those who have left are still in line
+                    return waiter
+        return None
+
+
+class Places:
+    """Belongs to one event loop."""
+
+    def __init__(self, capacity: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.capacity = capacity
+        self.taken = 0
+        self.waiting = 0
+        self._queue = FairQueue()
+        self._clock = clock
+
+    async def acquire(self, priority: str, tenant: str, latest: float) -> None:
+        """A place, at once or when it is this request's turn. Raises TooLate where that is after `latest`."""
+        if self.taken < self.capacity:
+            self.taken += 1
+            return
+        waiter = Waiter(asyncio.get_running_loop().create_future(), latest)
+        self._queue.put(priority, tenant, waiter)
+        self.waiting += 1
+        try:
+            await waiter.turn
+        except asyncio.CancelledError:
+            if waiter.turn.done() and not waiter.turn.cancelled() and waiter.turn.exception() is None:
+                self.release()  # its turn had come
+            raise
+        finally:
+            self.waiting -= 1
+
+    def release(self) -> None:
+        """Give a place back: to the next in line who can still be answered in time."""
+        self.taken -= 1
+        while self.taken < self.capacity and (waiter := self._queue.take()) is not None:
+            if self._clock() > waiter.latest:
+                waiter.turn.set_exception(TooLate())
+                continue
+            self.taken += 1
+            waiter.turn.set_result(None)

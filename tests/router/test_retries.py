@@ -1,0 +1,77 @@
+"""Further attempts at backends that have failed: few, soon, and only what may be sent twice."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from router.allowance import Allowance
+
+ONE = """
+kind: Fleet
+backends:
+  - {{name: only, tier: edge, region: jp, clearance: restricted, protocol: fake, latency: {{prior_ms: 10}},
+     script: {script}, models: {{chat: {{task: chat}}}}}}
+---
+kind: Policy
+rules:
+  - {{name: all, fallback: {fallback}}}
+"""
+
+
+def one(script, fallback="{}"):
+    return ONE.format(script=script, fallback=fallback)
+
+
+@pytest.mark.parametrize("failure", ["connect", "status_500", "rubbish"])
+def test_a_failure_that_may_pass_is_tried_again_at_the_same_backend(start_router, failure):
+    router = start_router(one(f"[{{fail: {failure}}}, {{}}]"))
+    reply = router.chat()
+    assert (reply.status, reply.headers["x-pointsman-attempts"]) == (200, "2")
+    assert router.count("pointsman_attempts_total", kind="retry", outcome="ok") == 1
+
+
+def test_there_is_none_where_the_policy_says_so(start_router):
+    router = start_router(one("[{fail: status_500}, {}]", "{retry_share: 0}"))
+    assert router.chat().status == 502
+    assert router.count("pointsman_attempts_total") == 1
+
+
+@pytest.mark.parametrize("failure", ["timeout", "overloaded", "status_400"])
+def test_what_waiting_does_not_help_is_not_tried_again(start_router, failure):
+    router = start_router(one(f"[{{fail: {failure}}}, {{}}]"))
+    assert router.chat().status != 200
+    assert router.count("pointsman_attempts_total") == 1
+
+
+def test_what_leaves_something_behind_is_sent_again_only_where_it_was_not_taken(start_router):
+    router = start_router(one("[{fail: status_500}, {}]"))
+    assert router.chat(store=True).status == 502
+    router = start_router(one("[{fail: connect}, {}]"))
+    assert router.chat(store=True).status == 200
+
+
+def test_they_are_a_share_of_the_load_and_not_a_count(start_router):
+    """When everything fails, the load on the backends must not be a multiple of the requests."""
+    router = start_router(one("[{fail: rubbish}]", "{retry_share: 0.1}"))
+    sent = sum(router.chat().status in (502, 503) for _ in range(40))
+    assert sent == 40
+    assert router.count("pointsman_attempts_total", kind="retry") <= 1 + 0.1 * 40
+
+
+def test_the_pause_is_inside_the_deadline(start_router):
+    router = start_router(one("[{latency_ms: 40, fail: status_500}]"))
+    began = time.monotonic()
+    reply = router.chat(headers={"x-slo-latency-ms": "60"})
+    assert reply.status in (502, 504)
+    assert time.monotonic() - began < 0.5
+
+
+def test_an_allowance_is_earned_and_kept_up_to_a_burst():
+    allowance = Allowance(0.5, burst=2)
+    assert [allowance.take(), allowance.take()] == [True, False]
+    for _ in range(100):
+        allowance.earn()
+    assert [allowance.take() for _ in range(3)] == [True, True, False]
+    assert not Allowance(0.0).take()
