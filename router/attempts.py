@@ -158,6 +158,11 @@ class Attempts:
                     self._lost(candidate, ask, step.ms)
                 lease.release()
 
+    def answered(self, result: Result) -> None:
+        """A whole answer that another one is used for says how fast its backend is all the same."""
+        if result.answer.chunks is None:
+            self._state.observe_latency(result.candidate.target, result.step.ms, self._clock())
+
     def usable(self, candidate: Candidate) -> bool:
         return self._state.unavailable(candidate.target.backend_index, self._clock()) is None
 

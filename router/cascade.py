@@ -27,16 +27,16 @@ Rounds = Callable[[Sequence[Candidate], Ask], Awaitable[Result]]
 
 
 class Held:
-    """A stream of which the beginning has been read already."""
+    """A stream of which the beginning, or all, has been read already."""
 
     def __init__(self, read: list[bytes], rest: Chunks) -> None:
-        self._read, self._rest = read, rest
+        self.read, self._rest = read, rest
 
     def __aiter__(self) -> Held:
         return self
 
     async def __anext__(self) -> bytes:
-        return self._read.pop(0) if self._read else await anext(self._rest)
+        return self.read.pop(0) if self.read else await anext(self._rest)
 
     async def aclose(self) -> None:
         await self._rest.aclose()
@@ -47,10 +47,15 @@ class Cascading:
         self._attempts, self._cascade, self._clock = attempts, cascade, clock
 
     async def run(self, candidates: Sequence[Candidate], ask: Ask, rounds: Rounds) -> Result:
-        best = await self._first(candidates, ask, rounds)
+        best, asked = await self._first(candidates, ask, rounds)
         while True:
             better = _better(candidates, best.candidate, ask)
-            if not better or not await self._escalates(best, better[0], ask):
+            escalates = bool(better) and await self._escalates(best, better[0], ask)
+            if asked:
+                best.answer, asked = confidence.without(best.answer), False
+                if isinstance(best.answer.chunks, Held):
+                    best.answer.chunks.read[:] = [confidence.events_without(b"".join(best.answer.chunks.read))]
+            if not escalates:
                 return best
             try:
                 result = await self._attempts.make(better[0], ask, "escalation")
@@ -60,20 +65,20 @@ class Cascading:
                 await best.discard()
                 raise
             ask.wasted.append((best.candidate, best.answer.usage))
+            self._attempts.answered(best)
             await best.discard()
             best = result
 
-    async def _first(self, candidates: Sequence[Candidate], ask: Ask, rounds: Rounds) -> Result:
-        """An answer that can be judged, as far as its backend is able to give one."""
+    async def _first(self, candidates: Sequence[Candidate], ask: Ask, rounds: Rounds) -> tuple[Result, bool]:
+        """An answer that can be judged, as far as its backend is able to give one, and whether it holds more than the
+        client asked for."""
         asking = confidence.asking(ask.call)
-        if asking is ask.call:
-            return await rounds(candidates, ask)
-        try:
-            result = await rounds(candidates, replace(ask, call=asking))
-        except RequestRejected:  # it may know nothing of what was put in
-            return await rounds(candidates, ask)
-        result.answer = confidence.without(result.answer, ask.call)
-        return result
+        if asking is not ask.call:
+            try:
+                return await rounds(candidates, replace(ask, call=asking)), True
+            except RequestRejected:  # it may know nothing of what was put in
+                pass
+        return await rounds(candidates, ask), False
 
     async def _escalates(self, best: Result, better: Candidate, ask: Ask) -> bool:
         expected = better.estimate.ttft_ms if ask.call.stream else better.estimate.latency_ms

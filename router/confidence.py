@@ -33,8 +33,8 @@ def asking(call: Call) -> Call:
     return replace(call, body=msgspec.json.encode({**fields, "logprobs": field}))
 
 
-def without(answer: Answer, call: Call) -> Answer:
-    """The answer as the client asked for it. Streams keep theirs: they are judged first, and few clients mind."""
+def without(answer: Answer) -> Answer:
+    """A whole answer without the tokens' probabilities."""
     if answer.body is None or b'"logprobs"' not in answer.body:
         return answer
     try:
@@ -43,6 +43,15 @@ def without(answer: Answer, call: Call) -> Answer:
     except (msgspec.DecodeError, KeyError, TypeError):
         return answer
     return replace(answer, body=msgspec.json.encode(shown))
+
+
+def events_without(events: bytes) -> bytes:
+    """Events without them, as far as they can be read."""
+    lines = events.split(b"\n")
+    for i, line in enumerate(lines):
+        if line.startswith(b"data:") and b'"logprobs"' in line:
+            lines[i] = b"data: " + (without(Answer(body=line[5:])).body or b"").strip()
+    return b"\n".join(lines)
 
 
 def of_answer(answer: Answer, call: Call, cascade: Cascade) -> float | None:

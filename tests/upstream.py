@@ -42,6 +42,7 @@ class Upstream:
         self.url = url
         self.asked: list[Asked] = []  # inference only; probes are answered beside
         self.answers = Answers()
+        self.choose: Callable[[Asked], Answers] = lambda asked: self.answers  # an answer for each request
 
 
 @contextmanager
@@ -60,7 +61,7 @@ def upstream(probe: Callable[[], int] = lambda: 200) -> Iterator[Upstream]:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
             headers = {name.lower(): value for name, value in self.headers.items()}
             found.asked.append(Asked(self.command, self.path, headers, body))
-            self._send(found.answers)
+            self._send(found.choose(found.asked[-1]))
 
         def _send(self, answers: Answers) -> None:
             if answers.raw is not None:
