@@ -60,6 +60,7 @@ class CompiledRule:
     shadow: Shadow | None
     fallback: Fallback
     priority: str
+    spill: str
     notice: str | None
 
 
@@ -324,5 +325,6 @@ def _rule(rule: Rule, compiler: MatchCompiler) -> CompiledRule:
         rule.shadow,
         rule.fallback,
         rule.priority,
+        rule.spill,
         rule.notice,
     )

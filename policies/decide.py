@@ -54,7 +54,7 @@ def decide(request: Request, snapshot: Snapshot, policy: CompiledPolicy, seed: i
         copied = _set_aside(rule.shadow, rule.name, kept, rejected)
         if not drawn(rule.shadow.share, seed, request.id, rule.shadow.backend):
             copied = None
-    ranked = _rank(kept, rule, request, seed)
+    ranked, spilled = _spill(_rank(kept, rule, request, snapshot, seed), rule, snapshot)
     return Decision(
         request.id,
         policy.digest,
@@ -75,6 +75,7 @@ def decide(request: Request, snapshot: Snapshot, policy: CompiledPolicy, seed: i
         tuple([quota.index for quota in quotas]),
         _notices(rule, applying, plan.targets),
         rule.priority,
+        spilled,
         rule.fallback.retry_share,
     )
 
@@ -96,23 +97,44 @@ def _set_aside(shadow: Shadow, rule: str, kept: list[Candidate], rejected: list[
     return None
 
 
-def _rank(kept: Sequence[Candidate], rule: CompiledRule, request: Request, seed: int) -> tuple[Candidate, ...]:
+def _rank(
+    kept: Sequence[Candidate], rule: CompiledRule, request: Request, snapshot: Snapshot, seed: int
+) -> tuple[Candidate, ...]:
     ranked = best_score(kept, seed, request.id)
     if rule.split is not None:
         sticky = {"session": request.session, "tenant": request.tenant}.get(rule.split.sticky) or request.id
         ranked = weighted_split(ranked, rule.split.weights, seed, sticky)
     if rule.slo is not None:
-        ranked = _meeting_first(ranked, rule.slo, request.stream)
+        ranked = _meeting_first(ranked, rule.slo, request.stream, snapshot)
     return ranked
 
 
-def _meeting_first(ranked: Sequence[Candidate], slo: Slo, stream: bool) -> tuple[Candidate, ...]:
-    """Candidates expected to meet the objective before those that are not, each group in its order."""
+def _spill(
+    ranked: tuple[Candidate, ...], rule: CompiledRule, snapshot: Snapshot
+) -> tuple[tuple[Candidate, ...], tuple[str, ...]]:
+    """Those with room before those that are full, where the rule wants that; and who was moved behind."""
+    if rule.spill == "never" or rule.split is not None or not ranked or not snapshot.is_busy(ranked[0].target):
+        return ranked, ()
+    free = [candidate for candidate in ranked if not snapshot.is_busy(candidate.target)]
+    if not free:
+        return ranked, ()
+    full = [candidate for candidate in ranked if snapshot.is_busy(candidate.target)]
+    ahead = ranked.index(free[0])
+    return (*free, *full), tuple([candidate.target.backend for candidate in ranked[:ahead]])
+
+
+_RELIEVED = 0.8
+
+
+def _meeting_first(ranked: Sequence[Candidate], slo: Slo, stream: bool, snapshot: Snapshot) -> tuple[Candidate, ...]:
+    """Candidates expected to meet the objective before those that are not, each group in its order. One that has been
+    full must meet it with some room to spare, or requests would swing to and fro."""
     meets: list[Candidate] = []
     misses: list[Candidate] = []
     for candidate in ranked:
         expected = candidate.estimate
-        missed = slo_missed(slo, stream, expected.latency_ms, expected.ttft_ms)
+        slack = _RELIEVED if snapshot.is_busy(candidate.target) else 1.0
+        missed = slo_missed(slo, stream, expected.latency_ms / slack, expected.ttft_ms / slack)
         (meets if missed is None else misses).append(candidate)
     return (*meets, *misses)
 

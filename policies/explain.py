@@ -30,6 +30,7 @@ def as_dict(decision: Decision, policy: CompiledPolicy) -> dict[str, Any]:
         "tier": chosen.target.tier if chosen else None,
         "picker": decision.picker,
         "attempts": attempts,
+        "spilled": list(decision.spilled),
         "transform": decision.transform,
         "strategy": decision.strategy.model_dump(exclude_none=True) if decision.strategy else None,
         "shadow": decision.shadow.target.backend if decision.shadow else None,

@@ -89,6 +89,14 @@ class Snapshot:
     now: float = 0.0  # seconds since 1970, UTC
     spent: Mapping[tuple[int, str], float] = field(default_factory=_nothing, hash=False)
     """(quota's index, key) -> what its period has used so far; what is absent has used nothing."""
+    busy: tuple[bool, ...] = ()
+    """By backend: whether it has been full, and is not yet free enough again. Empty: as in_flight says now."""
+
+    def is_busy(self, target: Target) -> bool:
+        """Whether others that have room come before it."""
+        if self.busy:
+            return self.busy[target.backend_index]
+        return self.in_flight[target.backend_index] >= target.max_in_flight
 
 
 class Estimate(NamedTuple):
@@ -166,6 +174,7 @@ class Decision:
     quotas: tuple[int, ...]  # indices of the budgets and limits that the request counts against
     notices: tuple[str, ...]
     priority: str = "interactive"  # interactive | batch: who is served first where requests wait
+    spilled: tuple[str, ...] = ()  # backends that others come before because they are full
     retry_share: float = 0.0  # most further attempts at backends that have failed, as a share of requests
 
     @property

@@ -64,7 +64,7 @@ class Lease:
     def release(self) -> None:
         if not self.released:
             self.released = True
-            self.backend.in_flight -= 1
+            self.backend.leave()
             self.metrics.in_flight.labels(self.backend.name).dec()
             if self.has_place:
                 self.backend.places.release()
@@ -189,6 +189,6 @@ class Attempts:
 
     def _enter(self, backend_index: int) -> Lease:
         backend = self._state.backends[backend_index]
-        backend.in_flight += 1
+        backend.enter()
         self._metrics.in_flight.labels(backend.name).inc()
         return Lease(backend, self._metrics)

@@ -47,6 +47,12 @@ class Metrics:
             ["outcome"],
             registry=registry,
         )
+        self.spills = Counter(
+            "pointsman_spills",
+            "Requests for which another backend came before this one because it was full",
+            ["backend"],
+            registry=registry,
+        )
         self.rejections = Counter(
             "pointsman_rejections",
             "Backends that a filter removed from a decision",

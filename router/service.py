@@ -145,6 +145,8 @@ class Service:
         if found.declassified_from is not None:
             levels = policy.levels[found.declassified_from], policy.levels[found.rank]
             self.metrics.declassified.labels(tenant, *levels).inc()
+        for name in decision.spilled:
+            self.metrics.spills.labels(name).inc()
         for rejection in decision.rejected:
             if rejection.filter != "capability":  # a backend that serves other models was never a candidate
                 self.metrics.rejections.labels(rejection.backend, rejection.filter).inc()

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 
 from policies.compile import CompiledPolicy
 from policies.types import Snapshot, Target
-from router.health import Event, Health, step, unavailable
+from router.health import Event, Health, ejected, spared, step, unavailable
 from router.places import Places
 from router.quantiles import Sketch
 
 _NOTHING: Mapping[tuple[int, str], float] = {}
+_FREE_AGAIN = 0.75
 _DECAY_S = 10.0
 _FORGET_AFTER_S = 30.0
 _FORGOTTEN = 0.2  # of the way to what was expected, at each probe
@@ -23,7 +24,16 @@ class BackendState:
     name: str
     places: Places
     in_flight: int = 0
+    busy: bool = False  # has been full, and a quarter of its places is not free again yet
     health: Health = field(default_factory=Health)
+
+    def enter(self) -> None:
+        self.in_flight += 1
+        self.busy = self.busy or self.in_flight >= self.places.capacity
+
+    def leave(self) -> None:
+        self.in_flight -= 1
+        self.busy = self.busy and self.in_flight > _FREE_AGAIN * self.places.capacity
 
 
 @dataclass(slots=True)
@@ -67,6 +77,7 @@ class FleetState:
         ]
         self._names = [(target.backend, target.model) for target in policy.targets]
         self._targets = policy.targets
+        self._ejection = policy.fleet.ejection
         self._whole = [Latency() for _ in policy.targets]
         self._first = [Latency() for _ in policy.targets]
         for i, name in enumerate(previous._names if previous is not None else ()):
@@ -77,17 +88,32 @@ class FleetState:
     def snapshot(self, now: float, wall: float, spent: Mapping[tuple[int, str], float] = _NOTHING) -> Snapshot:
         """`now` is on the clock of health's events, `wall` is seconds since 1970."""
         return Snapshot(
-            tuple([unavailable(backend.health, now) for backend in self.backends]),
+            tuple([self._unavailable(backend, now) for backend in self.backends]),
             tuple([backend.in_flight for backend in self.backends]),
             tuple([latency.average_ms for latency in self._whole]),
             tuple([latency.average_ms for latency in self._first]),
             wall,
             spent,
+            tuple([backend.busy for backend in self.backends]),
         )
 
     def observe(self, backend_index: int, event: Event, now: float) -> None:
         backend = self.backends[backend_index]
-        backend.health = step(backend.health, event, now)
+        before, backend.health = backend.health, step(backend.health, event, now, self._ejection)
+        if ejected(backend.health, now) and not ejected(before, now) and self._too_many_out(backend_index, now):
+            backend.health = spared(backend.health)
+
+    def _too_many_out(self, backend_index: int, now: float) -> bool:
+        """Whether too large a share of those who serve the same models is ejected, this one included."""
+        models = {target.model for target in self._targets if target.backend_index == backend_index}
+        peers = {target.backend_index for target in self._targets if target.model in models}
+        out = sum(ejected(self.backends[i].health, now) for i in peers)
+        return out > max(1.0, self._ejection.max_share * len(peers))
+
+    def _unavailable(self, backend: BackendState, now: float) -> str | None:
+        if backend.health.returned_at < 0 and not backend.health.ejections and not backend.health.probe_failures:
+            return None  # never was out: nearly all, nearly always
+        return unavailable(backend.health, now, backend.in_flight, backend.places.capacity, self._ejection)
 
     def observe_latency(self, target: Target, latency_ms: float, now: float) -> None:
         """To the whole answer."""

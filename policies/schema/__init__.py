@@ -18,7 +18,7 @@ from policies.schema.conditions import (
     TextCondition,
     TimeWindow,
 )
-from policies.schema.fleet import Backend, BackendModel, Fleet, Licence, ScriptStep, SecretReference, Tls
+from policies.schema.fleet import Backend, BackendModel, Ejection, Fleet, Licence, ScriptStep, SecretReference, Tls
 from policies.schema.policy import (
     Budget,
     CarbonTerm,
@@ -73,6 +73,7 @@ __all__ = [
     "Constraint",
     "CostTerm",
     "DetectorSettings",
+    "Ejection",
     "EntityCondition",
     "Expect",
     "Fallback",

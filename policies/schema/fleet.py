@@ -216,6 +216,35 @@ class Backend(Model):
     )
 
 
+class Ejection(Model):
+    """When a backend that fails is kept out, and how it comes back: first on trial, with one request at a time, then
+    with more and more."""
+
+    failures: Annotated[int, Field(ge=1)] = Field(
+        default=3, description="so many failures in a row keep it out", examples=[5]
+    )
+    failure_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.5,
+        description="so large a share of failures among its latest answers (about twenty) keeps it out as well",
+        examples=[0.3],
+    )
+    first_s: Positive = Field(
+        default=5, description="for how long at first; twice as long each time that it fails again", examples=[10]
+    )
+    longest_s: Positive = Field(default=60, description="for how long at most", examples=[300])
+    max_share: Share = Field(
+        default=0.5,
+        description="most of the backends of one model that may be kept out at the same time for failing; one always "
+        "may",
+        examples=[0.34],
+    )
+    slow_start_s: NonNegative = Field(
+        default=10,
+        description="after its return: the time until it gets as many requests at once as before",
+        examples=[30],
+    )
+
+
 class Fleet(Model):
     """The backends that requests can go to."""
 
@@ -234,4 +263,9 @@ class Fleet(Model):
                 }
             ]
         ],
+    )
+    ejection: Ejection = Field(
+        default=Ejection(),
+        description="when backends that fail are kept out, and how they come back",
+        examples=[{"failures": 5, "max_share": 0.34}],
     )

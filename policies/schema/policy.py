@@ -199,6 +199,12 @@ class Rule(Model):
         examples=[{"latency": {"weight": 0.7, "target_ms": 20}, "cost": {"weight": 0.3}}],
     )
     slo: Slo | None = Field(default=None, description="how soon to answer", examples=[{"latency_ms": 50}])
+    spill: Literal["when_full", "never"] = Field(
+        default="when_full",
+        description="what becomes of a backend all of whose places are taken: others that have room come before it "
+        "until a quarter of its places is free again, or requests queue for it. A split is kept as it is",
+        examples=["never"],
+    )
     priority: Literal["interactive", "batch"] = Field(
         default="interactive",
         description="who is served first where requests wait for a backend. A batch takes at most half the queue",

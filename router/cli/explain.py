@@ -132,6 +132,8 @@ def show(explained: dict[str, Any], request: Request) -> None:
     else:
         out.print(f"goes to      {explained['backend']} ({explained['tier']})", highlight=False)
         out.print(f"attempts     {', then '.join(explained['attempts'])}", highlight=False)
+        if explained["spilled"]:
+            out.print(f"spilled      full, so others come first: {', '.join(explained['spilled'])}", highlight=False)
         for name, what in _beside(explained):
             out.print(f"{name:<12} {what}", highlight=False)
     for notice in explained["notices"]:

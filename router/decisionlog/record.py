@@ -79,6 +79,7 @@ def compact(decision: Decision, policy: CompiledPolicy) -> dict[str, Any]:
         "constraints": list(decision.constraints),
         "ranked": [[c.target.backend, c.score] for c in decision.ranked],
         "attempts": [c.target.backend for c in decision.attempts],
+        "spilled": list(decision.spilled),
         "rejected": [[r.backend, r.filter] for r in decision.rejected if r.filter != "capability"],
         "refusal": str(decision.refusal.code) if decision.refusal else None,
         "transform": decision.transform,
@@ -121,6 +122,7 @@ def _state(snapshot: Snapshot, policy: CompiledPolicy) -> dict[str, Any]:
         "in_flight": {n: count for n, count in zip(names, snapshot.in_flight, strict=True) if count},
         "latency_ms": {n: ms for n, ms in zip(targets, snapshot.latency_ms, strict=True) if ms is not None},
         "ttft_ms": {n: ms for n, ms in zip(targets, snapshot.ttft_ms, strict=False) if ms is not None},
+        "busy": [n for n, busy in zip(names, snapshot.busy, strict=False) if busy],
         "spent": [[policy.quotas[i].name, policy.quotas[i].unit, key, n] for (i, key), n in snapshot.spent.items()],
     }
     return {name: value for name, value in found.items() if value}
@@ -174,4 +176,5 @@ def _snapshot_of(record: Mapping[str, Any], policy: CompiledPolicy) -> Snapshot:
         of("ttft_ms", targets, None),
         record["at"],
         spent,
+        tuple(name in state.get("busy", ()) for name in names),
     )
