@@ -116,14 +116,14 @@ class Attempts:
         number = len(ask.steps)
         try:
             async with asyncio.timeout(limit):
-                await lease.backend.places.acquire(
-                    ask.priority, ask.tenant, ask.deadline - self._least_s(candidate, ask)
-                )
+                latest = ask.deadline - self._least_s(candidate, ask)
+                await self._place(lease.backend, ask, latest)
                 lease.has_place = True
                 began = self._clock()
                 answer = await self._backends[target.backend].send(ask.call)
             step.outcome = "ok"
             self._state.observe(target.backend_index, Event.SUCCESS, self._clock())
+            lease.backend.learn((self._clock() - began) * 1000)
             return Result(answer, candidate, number, began, lease, step)
         except TooLate:
             step.outcome = NoPlace.outcome
@@ -154,6 +154,8 @@ class Attempts:
             step.ms = (self._clock() - now) * 1000
             self._metrics.attempts.labels(target.backend, target.tier, kind, step.outcome).inc()
             if step.outcome != "ok":
+                if step.outcome in ("overloaded", "timeout") and lease.has_place:
+                    lease.backend.learn(None)
                 if step.outcome in ("cancelled", "timeout") and lease.has_place:
                     self._lost(candidate, ask, step.ms)
                 lease.release()
@@ -162,6 +164,14 @@ class Attempts:
         """A whole answer that another one is used for says how fast its backend is all the same."""
         if result.answer.chunks is None:
             self._state.observe_latency(result.candidate.target, result.step.ms, self._clock())
+
+    async def _place(self, backend: BackendState, ask: Ask, latest: float) -> None:
+        waits = int(not backend.places.free)
+        self._metrics.queued.labels(backend.name).inc(waits)
+        try:
+            await backend.places.acquire(ask.priority, ask.tenant, latest)
+        finally:
+            self._metrics.queued.labels(backend.name).dec(waits)
 
     def usable(self, candidate: Candidate) -> bool:
         return self._state.unavailable(candidate.target.backend_index, self._clock()) is None

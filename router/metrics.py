@@ -120,6 +120,20 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livesum",
         )
+        self.concurrency = Gauge(
+            "pointsman_concurrency_limit",
+            "Requests that a backend is given at once; moves where `limits.adaptive` is set",
+            ["backend"],
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.queued = Gauge(
+            "pointsman_queued",
+            "Requests that wait for a place at a backend",
+            ["backend"],
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
         self.available = Gauge(
             "pointsman_backend_available",
             "1 where the backend may be used, 0 where health keeps it out",

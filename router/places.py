@@ -56,9 +56,13 @@ class Places:
         self._queue = FairQueue()
         self._clock = clock
 
+    @property
+    def free(self) -> bool:
+        return self.taken < self.capacity
+
     async def acquire(self, priority: str, tenant: str, latest: float) -> None:
         """A place, at once or when it is this request's turn. Raises TooLate where that is after `latest`."""
-        if self.taken < self.capacity:
+        if self.free:
             self.taken += 1
             return
         waiter = Waiter(asyncio.get_running_loop().create_future(), latest)
@@ -73,10 +77,18 @@ class Places:
         finally:
             self.waiting -= 1
 
+    def resize(self, capacity: int) -> None:
+        """More places are filled at once; fewer as they are given back."""
+        self.capacity = capacity
+        self._fill()
+
     def release(self) -> None:
         """Give a place back: to the next in line who can still be answered in time."""
         self.taken -= 1
-        while self.taken < self.capacity and (waiter := self._queue.take()) is not None:
+        self._fill()
+
+    def _fill(self) -> None:
+        while self.free and (waiter := self._queue.take()) is not None:
             if self._clock() > waiter.latest:
                 waiter.turn.set_exception(TooLate())
                 continue

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from policies.compile import CompiledPolicy
+from policies.schema import Backend
 from policies.types import Snapshot, Target
+from router.gradient import Gradient, answered, refused
 from router.health import Event, Health, ejected, spared, step, unavailable
 from router.places import Places
 from router.quantiles import Sketch
@@ -24,8 +26,28 @@ class BackendState:
     name: str
     places: Places
     in_flight: int = 0
-    busy: bool = False  # has been full, and a quarter of its places is not free again yet
+    busy: bool = False  # has been full, and too few of its places are free again yet
     health: Health = field(default_factory=Health)
+    gradient: Gradient | None = None  # where its concurrency is found out
+
+    @classmethod
+    def of(cls, spec: Backend) -> BackendState:
+        limits = spec.limits
+        if not limits.adaptive:
+            return cls(spec.name, Places(limits.max_in_flight))
+        gradient = Gradient.begin(limits.max_in_flight)
+        return cls(spec.name, Places(gradient.limit), gradient=gradient)
+
+    def learn(self, latency_ms: float | None) -> None:
+        """From an answer that took so long, or from none: it had too much to do."""
+        if self.gradient is None:
+            return
+        if latency_ms is None:
+            self.gradient = refused(self.gradient)
+        else:
+            self.gradient = answered(self.gradient, latency_ms, self.places.taken)
+        if self.gradient.limit != self.places.capacity:
+            self.places.resize(self.gradient.limit)
 
     def enter(self) -> None:
         self.in_flight += 1
@@ -33,7 +55,8 @@ class BackendState:
 
     def leave(self) -> None:
         self.in_flight -= 1
-        self.busy = self.busy and self.in_flight > _FREE_AGAIN * self.places.capacity
+        capacity = self.places.capacity
+        self.busy = self.busy and self.in_flight > max(min(_FREE_AGAIN * capacity, capacity - 2), 0)
 
 
 @dataclass(slots=True)
@@ -72,8 +95,7 @@ class FleetState:
             {state.name: state for state in previous.backends} if previous is not None else {}
         )
         self.backends: list[BackendState] = [
-            before[spec.name] if spec.name in kept else BackendState(spec.name, Places(spec.limits.max_in_flight))
-            for spec in policy.fleet.backends
+            before[spec.name] if spec.name in kept else BackendState.of(spec) for spec in policy.fleet.backends
         ]
         self._names = [(target.backend, target.model) for target in policy.targets]
         self._targets = policy.targets

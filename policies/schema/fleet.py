@@ -111,6 +111,11 @@ class Limits(Model):
     max_in_flight: Annotated[int, Field(ge=1)] = Field(
         default=64, description="most requests that are served at once", examples=[8]
     )
+    adaptive: bool = Field(
+        default=False,
+        description="find out how many at once the backend takes without slowing down, up to `max_in_flight`",
+        examples=[True],
+    )
     max_queued: Count = Field(default=256, description="most requests that wait for a place", examples=[64])
 
 

@@ -202,7 +202,7 @@ class Rule(Model):
     spill: Literal["when_full", "never"] = Field(
         default="when_full",
         description="what becomes of a backend all of whose places are taken: others that have room come before it "
-        "until a quarter of its places is free again, or requests queue for it. A split is kept as it is",
+        "until a quarter (at least two) of its places are free again, or requests queue for it. A split is kept",
         examples=["never"],
     )
     priority: Literal["interactive", "batch"] = Field(
