@@ -49,6 +49,7 @@ mutants: setup  ## take out one guard at a time: the tests must notice each (abo
 bench: setup  ## measurements, printed as tables
 	$(BIN)/python benchmarks/decide.py
 	$(BIN)/python benchmarks/restore.py
+	$(BIN)/python benchmarks/hedging.py
 
 docs: setup  ## what is made from the schema: docs/policy-reference.md and the JSON Schema
 	$(BIN)/python -m docs.generate

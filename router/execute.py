@@ -123,7 +123,7 @@ class Executor:
         """Like `_in_turn`, and once a second attempt beside the one that is late."""
         rest = iter(candidates)
         running: set[asyncio.Task[Result]] = set()
-        wait_s: float | None = self._hedge_after(candidates[0], hedge, ask)
+        wait_s: float | None = self._hedge_after(candidates, hedge, ask)
         try:
             self._launch(running, rest, ask, "first")
             while running:
@@ -157,9 +157,13 @@ class Executor:
         if candidate is not None:
             running.add(asyncio.create_task(self._attempts.make(candidate, ask, kind)))
 
-    def _hedge_after(self, candidate: Candidate, hedge: Hedge, ask: Ask) -> float:
-        measured = self._attempts.quantile_s(candidate, hedge.after_quantile, ask.call.stream)
-        return measured if measured is not None else 2 * _expected_s(candidate, ask)
+    def _hedge_after(self, candidates: Sequence[Candidate], hedge: Hedge, ask: Ask) -> float:
+        """When the first is late: by its own measure, or by that of the next, which would have answered by then. (One
+        that is always slow is never late by its own.)"""
+        share, stream = hedge.after_quantile, ask.call.stream
+        measured = [self._attempts.quantile_s(candidate, share, stream) for candidate in candidates[:2]]
+        known = [one for one in measured if one is not None]
+        return min(known) if known else 2 * _expected_s(candidates[0], ask)
 
     def _patience(
         self, candidate: Candidate, following: Candidate | None, ask: Ask, retries: Allowance

@@ -119,7 +119,9 @@ class Hedge(Model):
     """A second attempt, at the next backend that the policy allows, when the first is slow to answer."""
 
     after_quantile: Annotated[float, Field(gt=0, lt=1)] = Field(
-        default=0.95, description="when: at this quantile of the backend's latency", examples=[0.95]
+        default=0.95,
+        description="when: at this quantile of the backend's latency, or of the next one's where that is sooner",
+        examples=[0.95],
     )
     max_extra_load: Share = Field(
         default=0.05, description="most second attempts, as a share of requests", examples=[0.05]
