@@ -17,10 +17,21 @@ def tokens(text_bytes: int) -> int:
     return -int(-text_bytes // BYTES_PER_TOKEN)
 
 
-def latency_ms(target: Target, snapshot: Snapshot) -> float:
-    """Expected time to the whole answer: measured or prior, stretched by how full the backend is."""
+def size(request: Request) -> float:
+    """What the time of an answer grows with: the most tokens that it may have, or the KiB of tensors."""
+    return request.body_bytes / 1024 if request.protocol == "oip" else float(request.tokens_out)
+
+
+def latency_ms(target: Target, request: Request, snapshot: Snapshot) -> float:
+    """Expected time to the whole answer: measured or prior, corrected for its size as far as that is known, and
+    stretched by how full the backend is. A limit on tokens over the usual says nothing: most answers stay below."""
     measured = snapshot.latency_ms[target.index]
     base = target.prior_ms if measured is None else measured
+    growth = snapshot.growth[target.index] if snapshot.growth else None
+    if growth is not None and measured is not None:
+        usual, slope = growth
+        wanted = size(request) if request.protocol == "oip" else min(size(request), usual)
+        base = max(base + slope * (wanted - usual), 0.05 * base)
     return base * (1 + snapshot.in_flight[target.backend_index] / target.max_in_flight)
 
 
@@ -37,7 +48,7 @@ def cost_usd(target: Target, tokens_in: int, tokens_out: int) -> float:
 
 
 def estimate(target: Target, request: Request, snapshot: Snapshot) -> Estimate:
-    expected = latency_ms(target, snapshot)
+    expected = latency_ms(target, request, snapshot)
     joules = target.active_w * expected / 1000 / target.max_in_flight
     return Estimate(
         expected,

@@ -106,7 +106,8 @@ def deadline(target: Target, context: Context) -> str | None:
     given = context.request.deadline_ms
     if given is None:
         return None
-    expected = (estimate.ttft_ms if context.request.stream else estimate.latency_ms)(target, context.snapshot)
+    request, snapshot = context.request, context.snapshot
+    expected = estimate.ttft_ms(target, snapshot) if request.stream else estimate.latency_ms(target, request, snapshot)
     return f"expected {expected:.0f} ms, the deadline is {given:.0f} ms" if expected > given else None
 
 
@@ -118,7 +119,7 @@ def slo(target: Target, context: Context) -> str | None:
     return slo_missed(
         wanted,
         context.request.stream,
-        estimate.latency_ms(target, context.snapshot),
+        estimate.latency_ms(target, context.request, context.snapshot),
         estimate.ttft_ms(target, context.snapshot),
     )
 

@@ -17,7 +17,7 @@ from backends.registry import BUILDERS, Builder
 from policies.compile import CompiledPolicy
 from policies.decide import decide
 from policies.errors import ConfigurationError
-from policies.estimate import cost_usd
+from policies.estimate import cost_usd, size
 from policies.pickers import drawn
 from policies.tenants import ANONYMOUS, Tenant
 from policies.types import Candidate, Request
@@ -198,7 +198,9 @@ class Service:
         `seen` what was seen of it on its way, for where it counted nothing."""
         target = result.candidate.target
         now = time.monotonic()
-        live.state.observe_latency(target, (now - result.started) * 1000, now)
+        request = decided.request
+        sized = size(request) if request.protocol == "oip" else usage.tokens_out if usage and usage.tokens_out else None
+        live.state.observe_latency(target, (now - result.started) * 1000, now, sized)
         if usage is not None:
             self.metrics.tokens.labels(target.backend, "in").inc(usage.tokens_in)
             self.metrics.tokens.labels(target.backend, "out").inc(usage.tokens_out)

@@ -13,6 +13,7 @@ from router.gradient import Gradient, answered, refused
 from router.health import Event, Health, ejected, spared, step, unavailable
 from router.places import Places
 from router.quantiles import Sketch
+from router.trend import Trend
 
 _NOTHING: Mapping[tuple[int, str], float] = {}
 _FREE_AGAIN = 0.75
@@ -67,6 +68,7 @@ class Latency:
     average_ms: float | None = None
     at: float = 0.0
     sketch: Sketch = field(default_factory=Sketch)
+    trend: Trend = field(default_factory=Trend)
 
     def observe(self, sample_ms: float, now: float) -> None:
         self.sketch.observe(sample_ms, now)
@@ -116,6 +118,7 @@ class FleetState:
             tuple([latency.average_ms for latency in self._first]),
             wall,
             spent,
+            tuple([latency.trend.line for latency in self._whole]),
             tuple([backend.busy for backend in self.backends]),
         )
 
@@ -137,9 +140,11 @@ class FleetState:
             return None  # never was out: nearly all, nearly always
         return unavailable(backend.health, now, backend.in_flight, backend.places.capacity, self._ejection)
 
-    def observe_latency(self, target: Target, latency_ms: float, now: float) -> None:
-        """To the whole answer."""
+    def observe_latency(self, target: Target, latency_ms: float, now: float, size: float | None = None) -> None:
+        """To the whole answer, of so many tokens or KiB (`policies.estimate.size`), as far as that is known."""
         self._whole[target.index].observe(latency_ms, now)
+        if size is not None:
+            self._whole[target.index].trend.observe(size, latency_ms)
 
     def observe_ttft(self, target: Target, ttft_ms: float, now: float) -> None:
         """To the first byte of a stream."""

@@ -122,7 +122,8 @@ def _state(snapshot: Snapshot, policy: CompiledPolicy) -> dict[str, Any]:
         "in_flight": {n: count for n, count in zip(names, snapshot.in_flight, strict=True) if count},
         "latency_ms": {n: ms for n, ms in zip(targets, snapshot.latency_ms, strict=True) if ms is not None},
         "ttft_ms": {n: ms for n, ms in zip(targets, snapshot.ttft_ms, strict=False) if ms is not None},
-        "busy": [n for n, busy in zip(names, snapshot.busy, strict=False) if busy],
+        "growth": {n: line for n, line in zip(targets, snapshot.growth, strict=False) if line is not None},
+        "busy": sorted({t.backend for t in policy.targets if snapshot.is_busy(t)}),
         "spent": [[policy.quotas[i].name, policy.quotas[i].unit, key, n] for (i, key), n in snapshot.spent.items()],
     }
     return {name: value for name, value in found.items() if value}
@@ -176,5 +177,6 @@ def _snapshot_of(record: Mapping[str, Any], policy: CompiledPolicy) -> Snapshot:
         of("ttft_ms", targets, None),
         record["at"],
         spent,
+        tuple(tuple(line) if line is not None else None for line in of("growth", targets, None)),
         tuple(name in state.get("busy", ()) for name in names),
     )

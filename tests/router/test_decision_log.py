@@ -272,13 +272,15 @@ budgets: [{name: b, each: tenant, usd: 5, per: day}]
 COMPILED = compile_text(THREE_TIERS + "---" + POLICY)
 numbers = st.floats(0.001, 1e6)
 situations = st.builds(
-    lambda latency, ttft, down, in_flight, spent, now: replace(
+    lambda latency, ttft, down, in_flight, spent, now, growth, busy: replace(
         idle(COMPILED, **({"edge": "ejected, for 3 s more"} if down else {})),
         latency_ms=latency,
         ttft_ms=ttft,
         in_flight=in_flight,
         spent={(0, "t"): spent} if spent else {},
         now=now,
+        growth=growth,
+        busy=busy,
     ),
     st.tuples(*[st.none() | numbers] * 3),
     st.tuples(*[st.none() | numbers] * 3) | st.just(()),
@@ -286,6 +288,8 @@ situations = st.builds(
     st.tuples(*[st.integers(0, 400)] * 3),
     st.none() | numbers,
     st.floats(1.7e9, 1.8e9),
+    st.tuples(*[st.none() | st.tuples(numbers, numbers)] * 3) | st.just(()),
+    st.tuples(*[st.booleans()] * 3) | st.just(()),
 )
 asked = st.builds(
     lambda **facts: replace(request(), headers={"x-team": "視覚"}, entities=frozenset({"EMAIL_ADDRESS"}), **facts),
