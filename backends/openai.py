@@ -136,6 +136,8 @@ class EventStream:
             try:
                 data = self._rest + await anext(self._chunks)
             except HttpError as error:
+                if self._done and not self._rest:  # the answer is whole, whatever became of its framing
+                    raise StopAsyncIteration from None
                 raise self._translate(error) from error
             except StopAsyncIteration:
                 return self._last()

@@ -210,6 +210,12 @@ def test_a_stream_without_a_length_is_whole_only_if_it_says_so(router, remote):
     assert router.chat(stream=True).body == EVENT + DONE
 
 
+def test_a_stream_that_has_said_that_it_is_done_is_whole_whatever_comes_then(router, remote):
+    remote.answers = Answers(headers=STREAM, chunks=[EVENT, DONE], cut=True)
+    assert router.chat(stream=True).body == EVENT + DONE
+    assert router.count("pointsman_requests_total", backend="remote", outcome="ok") == 1
+
+
 @pytest.mark.parametrize("end", [DONE.rstrip(), DONE[:-1], EVENT[:-1]])
 def test_a_last_event_that_lacks_only_the_empty_line_is_whole(router, remote, end):
     remote.answers = Answers(headers=STREAM, chunks=[EVENT, end])
