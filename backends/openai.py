@@ -5,17 +5,22 @@ Source: the OpenAI API reference for chat completions, completions and embedding
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 
 import msgspec
 
 from backends.calls import Answer, Call, Usage
-from backends.errors import BadAnswer, Failed
+from backends.errors import BadAnswer, Failed, TimedOut
 from backends.http import HttpError, HttpResponse
 from backends.remote import RemoteBackend
 from backends.tensors import ModelMetadata
 
 _EVENT_BEGINS = (b"data:", b":", b"event:", b"id:", b"retry:")
+_LONG_EVENT = 256 * 1024
+"""Bytes of one event that are held until it is whole. A longer one is passed on as it comes."""
+_DONE_WITHIN = 64
+"""`data: [DONE]` is among the last so many bytes of a stream."""
 
 
 class _Usage(msgspec.Struct):
@@ -81,13 +86,21 @@ class OpenAIBackend(RemoteBackend):
 
 
 class EventStream:
-    """Server-sent events as they arrive, relayed as bytes. Holds the connection until closed or exhausted."""
+    """Server-sent events as they arrive, relayed as bytes, whole events only: what the client is told when a stream
+    breaks must not land in the middle of one. Holds the connection until closed or exhausted."""
 
     def __init__(self, backend: OpenAIBackend, response: HttpResponse) -> None:
-        self._backend = backend
+        self._name, self._idle_s = backend.spec.name, backend.spec.timeouts.idle_s
+        self._translate = backend.translate
         self._response = response
         self._chunks: AsyncIterator[bytes] = response.chunks()
         self._first: bytes | None = None
+        self._open = False
+        self._rest = b""  # of an event that has begun to arrive
+        self._rest_since = 0.0
+        # Without a length, a connection that was cut looks like the end of the answer.
+        self._framed = any(response.header(name) for name in ("content-length", "transfer-encoding"))
+        self._done = False
 
     @classmethod
     async def open(cls, backend: OpenAIBackend, response: HttpResponse) -> EventStream:
@@ -95,19 +108,17 @@ class EventStream:
         stream = cls(backend, response)
         try:
             if not (response.header("content-type") or "").startswith("text/event-stream"):
-                raise BadAnswer(f"{backend.spec.name} answered a streamed call with something else than events")
+                raise stream._not_events()
             first = b""
             while not first.lstrip():  # some servers open with an empty line
                 first += await stream._next()
-            if not first.lstrip().startswith(_EVENT_BEGINS):
-                raise BadAnswer(f"{backend.spec.name} answered a streamed call with something else than events")
         except StopAsyncIteration:
             await stream.aclose()
             raise BadAnswer(f"{backend.spec.name} ended its stream before the first event") from None
         except BaseException:
             await stream.aclose()
             raise
-        stream._first = first
+        stream._first, stream._open = first, True
         return stream
 
     def __aiter__(self) -> EventStream:
@@ -120,10 +131,52 @@ class EventStream:
         return await self._next()
 
     async def _next(self) -> bytes:
-        try:
-            return await anext(self._chunks)
-        except HttpError as error:
-            raise self._backend.translate(error) from error
+        """The next whole events, at least one. Raises BackendError for a stream that ends in the middle."""
+        while True:
+            try:
+                data = self._rest + await anext(self._chunks)
+            except HttpError as error:
+                if self._done and not self._rest:  # the answer is whole, whatever became of its framing
+                    raise StopAsyncIteration from None
+                raise self._translate(error) from error
+            except StopAsyncIteration:
+                return self._last()
+            if not self._open and not _may_be_events(data):
+                raise self._not_events()
+            end = _whole_events(data) or (len(data) if len(data) > _LONG_EVENT else 0)
+            if end:
+                whole, self._rest, self._rest_since = data[:end], data[end:], time.monotonic()
+                self._done = b"[DONE]" in whole[-_DONE_WITHIN:]
+                return whole
+            if not self._rest:
+                self._rest_since = time.monotonic()
+            elif self._open and time.monotonic() - self._rest_since > self._idle_s:  # before, the deadline holds
+                raise TimedOut(f"{self._name}: an event of its stream is not whole after {self._idle_s:g} s")
+            self._rest = data
+
+    def _last(self) -> bytes:
+        """What is left at the stream's end: the last event, where it lacks only the empty line after it."""
+        rest, self._rest = self._rest, b""
+        self._done = self._done or rest.rstrip().endswith(b"[DONE]")
+        if rest.strip() and (self._done or (self._framed and rest.endswith((b"\n", b"\r")))):
+            return rest
+        if rest.strip() or not (self._framed or self._done):
+            raise BadAnswer(f"{self._name} ended its stream in the middle")
+        raise StopAsyncIteration
+
+    def _not_events(self) -> BadAnswer:
+        return BadAnswer(f"{self._name} answered a streamed call with something else than events")
 
     async def aclose(self) -> None:
         await self._response.aclose()
+
+
+def _whole_events(data: bytes) -> int:
+    """Where the last whole event in `data` ends; 0 where there is none. Lines may end in CR, LF or both."""
+    return max(data.rfind(end) + len(end) if end in data else 0 for end in (b"\n\n", b"\n\r\n", b"\r\r"))
+
+
+def _may_be_events(data: bytes) -> bool:
+    """Whether a stream that begins like this may be one of events; it may have come in pieces of any size."""
+    begin = data.lstrip()
+    return any(begin.startswith(field) or field.startswith(begin) for field in _EVENT_BEGINS)

@@ -238,12 +238,7 @@ class HttpClient:
     async def _connect(self) -> Connection:
         try:
             async with asyncio.timeout(self.timeouts.connect_s):
-                loop = asyncio.get_running_loop()
-                factory = connection_factory(self._where, self._lost_while_idle)
-                name = self._host if self._ssl else None
-                transport, connection = await loop.create_connection(
-                    factory, self._host, self._port, ssl=self._ssl, server_hostname=name
-                )
+                transport, connection = await self._dial()
         except TimeoutError:
             self._forget()
             raise HttpTimeout(f"{self._where}: no connection within {self.timeouts.connect_s:g} s") from None
@@ -263,6 +258,25 @@ class HttpClient:
         if sock is not None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection
+
+    async def _dial(self) -> tuple[asyncio.BaseTransport, asyncio.BaseProtocol]:
+        """The name is looked up apart: where uvloop's `create_connection` is cancelled during its own lookup, and that
+        fails then, an error that nobody retrieved gets into the log."""
+        loop = asyncio.get_running_loop()
+        factory = connection_factory(self._where, self._lost_while_idle)
+        name = self._host if self._ssl else None
+        failed: OSError | None = None
+        for family, _, _, _, address in await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM):
+            host, port = str(address[0]), self._port
+            try:
+                return await loop.create_connection(
+                    factory, host, port, family=family, ssl=self._ssl, server_hostname=name
+                )
+            except ssl.SSLError:  # it answers: another of its addresses would say the same
+                raise
+            except OSError as error:
+                failed = failed or error
+        raise failed or OSError("it has no address")
 
     def _drop(self, connection: Connection) -> None:
         self._abort(connection)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import gc
 import ipaddress
 import itertools
 import socket
@@ -911,3 +912,47 @@ def test_a_server_without_tls_is_no_connection(exchange, pki, run):
 def test_tls_files_that_cannot_be_used_are_named_and_no_password_is_asked_for(pki, files, says):
     with pytest.raises(ValueError, match=says):
         HttpClient("https://localhost", tls=TlsFiles(*(str(pki / name) if name else None for name in files)))
+
+
+def test_a_lookup_that_fails_when_nobody_waits_for_it_any_more_is_not_logged_as_an_error(run):
+    async def main():
+        loop, logged = asyncio.get_running_loop(), []
+        loop.set_exception_handler(lambda _, context: logged.append(context["message"]))
+        client = HttpClient("http://nowhere.invalid:1")
+        asking = asyncio.create_task(client.request("GET", "/"))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        with pytest.raises(socket.gaierror):  # by now, the other has failed too
+            await loop.getaddrinfo("nowhere.invalid", 1)
+        await asyncio.sleep(0.05)
+        del asking
+        gc.collect()
+        return logged, client.connections
+
+    assert run(main()) == ([], 0)
+
+
+def test_the_next_address_of_a_name_is_tried_where_one_refuses(run, monkeypatch):
+    async def main():
+        async with scripted(lambda peer: peer.answer()) as server:
+            port = int(server.url.rpartition(":")[2])
+            addresses = [
+                (socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port)) for host in ("127.0.0.9", "127.0.0.1")
+            ]
+            client = HttpClient(f"http://two.example:{port}", timeouts=QUICK)
+            loop = asyncio.get_running_loop()
+
+            async def lookup(host, *_, **__):
+                return addresses if host == "two.example" else await real(host, *_, **__)
+
+            real = loop.getaddrinfo
+            try:
+                monkeypatch.setattr(loop, "getaddrinfo", lookup)
+            except AttributeError:
+                pytest.skip("uvloop's cannot be replaced")
+            return (await client.request("GET", "/")).body
+
+    assert run(main()) == b"ok"

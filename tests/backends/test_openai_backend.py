@@ -171,6 +171,79 @@ def test_a_stream_that_is_cut_ends_with_an_error_the_client_can_see(router, remo
     assert b"[DONE]" not in reply.body
 
 
+DONE = b"data: [DONE]\n\n"
+
+
+def broken(reply):
+    """A stream that ends with a readable error and without [DONE], every event whole."""
+    *events, last = reply.body.removesuffix(b"\n\n").split(b"\n\n")
+    assert all(event + b"\n\n" == EVENT for event in events)
+    return json.loads(last.removeprefix(b"data: "))["error"]["code"] == "upstream_error"
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"], ids=["LF", "CRLF", "CR"])
+def test_a_stream_that_comes_byte_by_byte_is_the_same(router, remote, end):
+    events = b"\n" + EVENT + b": still here\n\n" + EVENT + DONE
+    sent = events.replace(b"\n", end)
+    remote.answers = Answers(headers=STREAM, chunks=[sent[i : i + 1] for i in range(len(sent))])
+    reply = router.chat(stream=True)
+    assert (reply.backend, reply.body) == ("remote", sent)
+
+
+def test_a_stream_that_is_cut_in_the_middle_of_an_event_ends_with_an_error_that_can_be_read(router, remote):
+    remote.answers = Answers(headers=STREAM, chunks=[EVENT, EVENT[:20]], cut=True)
+    assert broken(router.chat(stream=True))
+    remote.answers = Answers(headers=STREAM, chunks=[EVENT, EVENT[:20]])
+    assert broken(router.chat(stream=True))
+
+
+def test_a_stream_that_is_cut_in_its_first_event_is_another_backends(router, remote):
+    remote.answers = Answers(headers=STREAM, chunks=[EVENT[:20]], cut=True)
+    assert router.chat(stream=True).backend == "spare"
+
+
+def test_a_stream_without_a_length_is_whole_only_if_it_says_so(router, remote):
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
+    remote.answers = Answers(raw=head + EVENT + EVENT)
+    assert broken(router.chat(stream=True))
+    remote.answers = Answers(raw=head + EVENT + DONE)
+    assert router.chat(stream=True).body == EVENT + DONE
+
+
+def test_a_stream_that_has_said_that_it_is_done_is_whole_whatever_comes_then(router, remote):
+    remote.answers = Answers(headers=STREAM, chunks=[EVENT, DONE], cut=True)
+    assert router.chat(stream=True).body == EVENT + DONE
+    assert router.count("pointsman_requests_total", backend="remote", outcome="ok") == 1
+
+
+@pytest.mark.parametrize("end", [DONE.rstrip(), DONE[:-1], EVENT[:-1]])
+def test_a_last_event_that_lacks_only_the_empty_line_is_whole(router, remote, end):
+    remote.answers = Answers(headers=STREAM, chunks=[EVENT, end])
+    assert router.chat(stream=True).body == EVENT + end
+
+
+def test_an_event_that_never_gets_whole_counts_as_a_pause(router, remote):
+    remote.answers = Answers(headers=STREAM, chunks=[EVENT] + [b"data: "] + [b"x"] * 1_000_000)
+    slow = iter(range(1_000_000))
+
+    class Slow(list):
+        def __iter__(self):
+            for chunk in list.__iter__(self):
+                time.sleep(0.05 if next(slow) else 0)
+                yield chunk
+
+    remote.answers.chunks = Slow(remote.answers.chunks)
+    began = time.monotonic()
+    assert broken(router.chat(stream=True))
+    assert time.monotonic() - began < 5
+
+
+def test_a_long_event_is_not_held(router, remote):
+    event = b"data: " + b"x" * 1_000_000 + b"\n\n"
+    remote.answers = Answers(headers=STREAM, chunks=[EVENT, event[:600_000], event[600_000:], DONE])
+    assert router.chat(stream=True).body == EVENT + event + DONE
+
+
 def test_no_message_or_log_line_repeats_the_key_or_what_the_upstream_said(router, remote, caplog):
     caplog.set_level("DEBUG")
     remote.answers = Answers(status=500, body=b"internal-detail-4711")
