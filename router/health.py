@@ -50,6 +50,8 @@ def step(health: Health, event: Event, now: float, settings: Ejection = USUAL) -
         case Event.PROBE_FAILED:
             return replace(health, probe_failures=health.probe_failures + 1)
         case Event.FAILURE:
+            if ejected(health, now):  # likewise: those who fail together eject it once
+                return health
             share = health.share + _WEIGHT * (1 - health.share)
             failed = replace(health, failures=health.failures + 1, share=share, answers=health.answers + 1)
             often = failed.answers >= _FEW and share > settings.failure_share

@@ -161,7 +161,6 @@ class Live:
             event = Event.PROBE_FAILED
         now = time.monotonic()
         self.state.observe(backend_index, event, now)
-        self.state.fade(backend_index, now)
         self.metrics.concurrency.labels(name).set(state.places.capacity)
         usable = unavailable(state.health, now) is None
         self.metrics.available.labels(name, backend.spec.tier).set(int(usable))

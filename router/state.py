@@ -18,8 +18,10 @@ from router.trend import Trend
 _NOTHING: Mapping[tuple[int, str], float] = {}
 _FREE_AGAIN = 0.75
 _DECAY_S = 10.0
-_FORGET_AFTER_S = 30.0
-_FORGOTTEN = 0.2  # of the way to what was expected, at each probe
+_FRESH_S = 0.5
+_AGING_S = 1.0
+_AGE_EVERY_S = 0.25
+_FEW = 10
 
 
 @dataclass(slots=True)
@@ -79,10 +81,15 @@ class Latency:
             self.average_ms = sample_ms + (self.average_ms - sample_ms) * min(kept, 0.9)
         self.at = now
 
-    def fade(self, expected_ms: float, now: float) -> None:
-        """Nobody asks whoever was slow once, so that nobody would ever know better: forget it, bit by bit."""
-        if self.average_ms is not None and now - self.at > _FORGET_AFTER_S:
-            self.average_ms += (expected_ms - self.average_ms) * _FORGOTTEN
+    def age(self, prior_ms: float, now: float, passed_s: float) -> None:
+        """Whoever was slow once is asked no more, and nobody would ever know better: what is not measured again goes
+        back to what is usual, within seconds. Then one request finds out."""
+        if self.average_ms is None or now - self.at < _FRESH_S:
+            return
+        usual = self.sketch.quantile(0.5) if self.sketch.samples >= _FEW else None
+        if self.average_ms > (usual or prior_ms):
+            gone = 1 - math.exp(-passed_s / _AGING_S)
+            self.average_ms += ((usual or prior_ms) - self.average_ms) * gone
 
 
 class FleetState:
@@ -104,6 +111,7 @@ class FleetState:
         self._ejection = policy.fleet.ejection
         self._whole = [Latency() for _ in policy.targets]
         self._first = [Latency() for _ in policy.targets]
+        self._aged = 0.0
         for i, name in enumerate(previous._names if previous is not None else ()):
             if name[0] in kept and previous is not None:
                 at = self._names.index(name)
@@ -111,6 +119,8 @@ class FleetState:
 
     def snapshot(self, now: float, wall: float, spent: Mapping[tuple[int, str], float] = _NOTHING) -> Snapshot:
         """`now` is on the clock of health's events, `wall` is seconds since 1970."""
+        if now - self._aged > _AGE_EVERY_S:
+            self._age(now)
         return Snapshot(
             tuple([self._unavailable(backend, now) for backend in self.backends]),
             tuple([backend.in_flight for backend in self.backends]),
@@ -160,11 +170,11 @@ class FleetState:
         """Of times to the first byte of streams, or to whole answers."""
         return (self._first if stream else self._whole)[target.index].sketch
 
-    def fade(self, backend_index: int, now: float) -> None:
-        for target in self._targets:
-            if target.backend_index == backend_index:
-                self._whole[target.index].fade(target.prior_ms, now)
-                self._first[target.index].fade(target.prior_ttft_ms, now)
+    def _age(self, now: float) -> None:
+        passed, self._aged = min(now - self._aged, 60.0), now
+        for target, whole, first in zip(self._targets, self._whole, self._first, strict=True):
+            whole.age(target.prior_ms, now, passed)
+            first.age(target.prior_ttft_ms, now, passed)
 
     def unavailable(self, backend_index: int, now: float) -> str | None:
         return unavailable(self.backends[backend_index].health, now)

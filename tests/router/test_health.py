@@ -91,3 +91,8 @@ def test_the_settings_count():
     assert health.ejected_until == 1
     assert step(health, F, 1, patient).ejected_until == 3
     assert step(step(health, F, 1, patient), F, 3, patient).ejected_until == 5
+
+
+def test_those_who_fail_together_eject_it_once():
+    ejected = run(*[(F, 0.0)] * 3)
+    assert run(*[(F, 0.1)] * 40, health=ejected) == ejected
