@@ -54,6 +54,7 @@ def decide(request: Request, snapshot: Snapshot, policy: CompiledPolicy, seed: i
         if not drawn(rule.shadow.share, seed, request.id, rule.shadow.backend):
             copied = None
     ranked = _rank(kept, rule, request, seed)
+    lost = snapshot.ledger_lost
     return Decision(
         request.id,
         policy.digest,
@@ -67,7 +68,7 @@ def decide(request: Request, snapshot: Snapshot, policy: CompiledPolicy, seed: i
         ranked,
         _attempts(ranked, rule.fallback, request.no_fallback),
         tuple(rejected),
-        None if ranked else refusal(request, label, policy, plan.targets, rejected, quotas, now, barred),
+        None if ranked else refusal(request, label, policy, plan.targets, rejected, quotas, now, barred, lost),
         rule.transform if masked else None,
         rule.strategy,
         copied,

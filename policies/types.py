@@ -88,7 +88,8 @@ class Snapshot:
     ttft_ms: tuple[float | None, ...] = ()  # likewise, to the first token of a stream; empty: none measured
     now: float = 0.0  # seconds since 1970, UTC
     spent: Mapping[tuple[int, str], float] = field(default_factory=_nothing, hash=False)
-    """(quota's index, key) -> what its period has used so far; what is absent has used nothing."""
+    """(quota's index, key) -> what its period has used so far or may not use here; what is absent has used nothing."""
+    ledger_lost: bool = False  # what is spent elsewhere is not known
 
 
 class Estimate(NamedTuple):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -45,8 +46,10 @@ class Shadows:
         if len(self._tasks) >= MAX_COPIES:
             self._metrics.shadow_copies.labels(name, "dropped").inc()
             return
-        only = replace(decision, attempts=(decision.shadow,))
-        task = asyncio.create_task(self._send(live, replace(decided, decision=only), call, name))
+        only = replace(decision, attempts=(decision.shadow,), strategy=None)
+        id = f"{decided.id}/copy"
+        live.ledger.reserve(id, only, decided.request, time.time())
+        task = asyncio.create_task(self._send(live, replace(decided, id=id, decision=only), call, name))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -69,6 +72,7 @@ class Shadows:
             except Exception as error:
                 log.error("a copy to %s failed: %s", name, type(error).__name__)
             finally:
+                live.ledger.release(decided.id)
                 self._metrics.shadow_copies.labels(name, outcome).inc()
 
     async def aclose(self) -> None:

@@ -121,6 +121,7 @@ def _state(snapshot: Snapshot, policy: CompiledPolicy) -> dict[str, Any]:
         "latency_ms": {n: ms for n, ms in zip(targets, snapshot.latency_ms, strict=True) if ms is not None},
         "ttft_ms": {n: ms for n, ms in zip(targets, snapshot.ttft_ms, strict=False) if ms is not None},
         "spent": [[policy.quotas[i].name, policy.quotas[i].unit, key, n] for (i, key), n in snapshot.spent.items()],
+        "ledger_lost": snapshot.ledger_lost,
     }
     return {name: value for name, value in found.items() if value}
 
@@ -173,4 +174,5 @@ def _snapshot_of(record: Mapping[str, Any], policy: CompiledPolicy) -> Snapshot:
         of("ttft_ms", targets, None),
         record["at"],
         spent,
+        state.get("ledger_lost", False),
     )
