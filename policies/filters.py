@@ -91,12 +91,12 @@ def rate_limit(target: Target, context: Context) -> str | None:
 def _exhausted(kind: str, target: Target, context: Context) -> str | None:
     if not context.quotas:
         return None
-    request, spent = context.request, context.snapshot.spent
+    request, spent, lost = context.request, context.snapshot.spent, context.snapshot.ledger_lost
     cost = estimate.cost_usd(target, request.tokens_in, request.tokens_out)
     found = [
         reason
         for quota in context.quotas
-        if quota.filter == kind and quota.rejects and (reason := quota.exhausted(request, target, cost, spent))
+        if quota.filter == kind and quota.rejects and (reason := quota.exhausted(request, target, cost, spent, lost))
     ]
     return "; ".join(found) if found else None
 

@@ -9,6 +9,9 @@ from policies.match import CompiledMatch, MatchCompiler, text_test
 from policies.schema import Budget, Policy, RateLimit
 from policies.types import Request, Target
 
+ROUNDING = 1e-9
+"""The share of a cap that sums of amounts may be off by, so that ten cents fit ten times into a dollar."""
+
 
 @dataclass(frozen=True, slots=True)
 class Quota:
@@ -24,6 +27,7 @@ class Quota:
     cap: float
     per: str
     rejects: bool
+    on_loss: str  # of the ledger that is shared: reject | local
 
     def key(self, request: Request, backend: str) -> str:
         """Who counts together: "" for all."""
@@ -42,14 +46,21 @@ class Quota:
         return cost_usd if self.unit == "usd" else float(tokens) if self.unit == "tokens" else 1.0
 
     def exhausted(
-        self, request: Request, target: Target, cost_usd: float, spent: Mapping[tuple[int, str], float]
+        self,
+        request: Request,
+        target: Target,
+        cost_usd: float,
+        spent: Mapping[tuple[int, str], float],
+        ledger_lost: bool = False,
     ) -> str | None:
         """Why the target may not take the request under this quota, or None."""
         if self.backends is not None and target.backend not in self.backends:
             return None
         used = spent.get((self.index, self.key(request, target.backend)), 0.0)
-        if used + self.amount(request.tokens_in + request.tokens_out, cost_usd) <= self.cap:
+        if used + self.amount(request.tokens_in + request.tokens_out, cost_usd) <= self.cap * (1 + ROUNDING):
             return None
+        if ledger_lost and self.on_loss == "reject":
+            return f"{self.name}: the ledger does not answer, and too little is leased here"
         return f"{self.name}: {_shown(used, self.unit)} of {_shown(self.cap, self.unit)} used in this {self.per}"
 
 
@@ -77,6 +88,7 @@ def compile_quotas(policy: Policy, backends: Sequence[str], compiler: MatchCompi
             Quota(
                 len(quotas), budget_name(budget, i), "budget", compiler.match(budget.match), covered,
                 budget.each, unit, float(cap or 0), budget.per, budget.on_exhausted == "reject",
+                budget.on_ledger_loss,
             )
         )  # fmt: skip
     for i, limit in enumerate(policy.limits):
@@ -85,7 +97,7 @@ def compile_quotas(policy: Policy, backends: Sequence[str], compiler: MatchCompi
                 quotas.append(
                     Quota(
                         len(quotas), limit_name(limit, i), "rate_limit", compiler.match(limit.match), None,
-                        limit.each, unit, float(most), limit.per, True,
+                        limit.each, unit, float(most), limit.per, True, limit.on_ledger_loss,
                     )
                 )  # fmt: skip
     return tuple(quotas)

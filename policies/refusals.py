@@ -39,6 +39,7 @@ def refusal(
     quotas: Sequence[Quota],
     now: float,
     barred: Barred | None,
+    ledger_lost: bool = False,
 ) -> Refusal:
     """`targets` are the ones that serve the model, `quotas` those that apply."""
     # That a tenant may not use a model is told only of models that there are: of any other the answer is 404.
@@ -63,7 +64,7 @@ def refusal(
     if code in (RefusalCode.RATE_LIMITED, RefusalCode.BUDGET_EXHAUSTED):
         names = {r.filter for r in rejected} & {"budget", "rate_limit"}
         ends = [period_end(q.per, now) - now for q in quotas if q.rejects and q.filter in names]
-        wait = min(ends, default=_SHORTLY_S)
+        wait = min(ends, default=_SHORTLY_S) if not ledger_lost else _SHORTLY_S
     elif code in (RefusalCode.OVERLOADED, RefusalCode.BACKENDS_UNAVAILABLE):
         wait = _SHORTLY_S
     return Refusal(code, f"no backend can take model {request.model} now — {reasons}", hint, wait)

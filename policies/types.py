@@ -88,12 +88,13 @@ class Snapshot:
     ttft_ms: tuple[float | None, ...] = ()  # likewise, to the first token of a stream; empty: none measured
     now: float = 0.0  # seconds since 1970, UTC
     spent: Mapping[tuple[int, str], float] = field(default_factory=_nothing, hash=False)
-    """(quota's index, key) -> what its period has used so far; what is absent has used nothing."""
+    """(quota's index, key) -> what its period has used so far or may not use here; what is absent has used nothing."""
     growth: tuple[tuple[float, float] | None, ...] = ()
     """By target: the usual size of what `latency_ms` was measured of, and the ms of each unit more; None: not known. Of
     generated text the size is the answer's tokens, of tensors the request's KiB."""
     busy: tuple[bool, ...] = ()
     """By backend: whether it has been full, and is not yet free enough again. Empty: as in_flight says now."""
+    ledger_lost: bool = False  # what is spent elsewhere is not known
 
     def is_busy(self, target: Target) -> bool:
         """Whether others that have room come before it."""

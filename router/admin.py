@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -121,7 +122,10 @@ class AdminApp:
         except ValidationError as error:
             wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors())
             raise bad_request(wrong, _EXPLAIN_HINT) from None
+        if live.ledger.short(request, live.policy, wall):
+            await live.ledger.ready(request, live.policy, wall)
         snapshot = live.state.snapshot(time.monotonic(), wall, live.ledger.spent(request, live.policy, wall))
+        snapshot = replace(snapshot, ledger_lost=live.ledger.leases.lost)
         return as_dict(decide(request, snapshot, live.policy, service.settings.seed), live.policy)
 
 

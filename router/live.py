@@ -24,6 +24,7 @@ from router.guard import GuardedBackend
 from router.health import Event, unavailable
 from router.identity import Identity
 from router.ledger import Ledger
+from router.ledgers.client import Leases
 from router.metrics import Metrics
 from router.state import FleetState
 
@@ -44,6 +45,7 @@ class Live:
         builders: Mapping[str, Builder],
         probe_interval_s: float,
         previous: Live | None = None,
+        leases: Leases | None = None,
     ) -> None:
         self.configuration = configuration
         self.policy = policy = configuration.policy
@@ -51,7 +53,7 @@ class Live:
         self._probe_interval_s = probe_interval_s
         kept = _unchanged(configuration, previous.configuration) if previous is not None else frozenset()
         self.state: FleetState = FleetState(policy, previous.state if previous is not None else None, kept)
-        self.ledger: Ledger = Ledger(policy, previous.ledger if previous is not None else None)
+        self.ledger: Ledger = Ledger(policy, previous.ledger.leases if previous is not None else leases)
         before = previous.identity if previous is not None else None
         self.identity: Identity = Identity(configuration.credentials, policy, before)
         self._inner: dict[str, Backend] = {}

@@ -184,6 +184,32 @@ class Metrics:
             "Records that the decision log lost because it could not keep up or could not write",
             registry=registry,
         )
+        self.quota_used = Gauge(
+            "pointsman_quota_used",
+            "What a budget or limit has used in this period, over all its keys",
+            ["quota", "unit"],
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+        self.quota_remaining = Gauge(
+            "pointsman_quota_remaining",
+            "What is neither used nor reserved of it, where it has keys: of the one that has least",
+            ["quota", "unit"],
+            registry=registry,
+            multiprocess_mode="livemin",
+        )
+        self.quota_leased = Gauge(
+            "pointsman_quota_leased",
+            "What router processes hold of it beyond what they have used; 0 where a process is alone",
+            ["quota", "unit"],
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.ledger_errors = Counter(
+            "pointsman_ledger_errors",
+            "Reports to the ledger of budgets that got no answer",
+            registry=registry,
+        )
         self.build_info.labels(__version__).set(1)
 
     def render(self) -> bytes:

@@ -28,6 +28,8 @@ from router.decisionlog.writer import DecisionLog
 from router.errors import ApiError
 from router.hints import Hints
 from router.identity import RawHeaders
+from router.ledgers.central import CentralLedger, open_central
+from router.ledgers.client import Leases
 from router.live import Live
 from router.metrics import Metrics
 from router.requests import Masked, build_request
@@ -65,12 +67,19 @@ class Service:
         builders: Mapping[str, Builder] = BUILDERS,
         loader: Loader | None = None,
         writer: str = "main",
+        central: CentralLedger | None = None,
     ) -> None:
-        """`writer` names this process among those that log decisions into one folder."""
+        """`writer` names this process among those that log decisions into one folder. `central` is the ledger that it
+        shares budgets with others by, if it is not the one that the settings name. Raises OSError where that one cannot
+        be opened."""
         self.settings = settings or Settings()
         self.metrics = Metrics()
         self._builders, self._loader, self._writer = builders, loader, writer
-        self.live = Live(configuration, self.metrics, builders, self.settings.probe_interval_s)
+        if central is None and self.settings.ledger is not None:
+            central = open_central(self.settings.ledger)
+        replica = f"{writer}-{secrets.token_hex(4)}"
+        self.leases = Leases(central, replica, self.metrics.ledger_errors.inc, self._publish)
+        self.live = Live(configuration, self.metrics, builders, self.settings.probe_interval_s, leases=self.leases)
         self.shadows = Shadows(self.metrics, self._execute, self.finished)
         self.recent: OrderedDict[str, Decided] = OrderedDict()
         self.log: DecisionLog | None = None
@@ -97,6 +106,7 @@ class Service:
         if self.settings.decision_log is not None:
             drop = self.metrics.decision_log_dropped.inc
             self.log = DecisionLog(self.settings.decision_log, self._writer, drop)
+        self.leases.start()
         try:
             await self.live.start()
         except BaseException:
@@ -109,6 +119,7 @@ class Service:
         await asyncio.gather(*self._retiring, *self._comparing, return_exceptions=True)
         await self.shadows.aclose()
         await self.live.aclose()
+        await self.leases.aclose()
         if self.log is not None:
             await asyncio.to_thread(self.log.close)
 
@@ -134,10 +145,15 @@ class Service:
         facts = (parsed, hints, policy, body_bytes, decision_id, wall, tenant)
         beside = _beside_the_loop(body_bytes, policy)
         request, found, masked = await asyncio.to_thread(build_request, *facts) if beside else build_request(*facts)
+        if live.ledger.short(request, policy, wall):  # rare: leases are renewed before they run out
+            await live.ledger.ready(request, policy, wall)
+        # No await from here to `admit`: what the decision saw as free must still be so.
         snapshot = live.state.snapshot(time.monotonic(), wall, live.ledger.spent(request, policy, wall))
+        if self.leases.lost:
+            snapshot = replace(snapshot, ledger_lost=True)
         decision = decide(request, snapshot, policy, self.settings.seed)
         if decision.refusal is None and decision.quotas:
-            live.ledger.admit(decision, request, wall)
+            live.ledger.admit(decision_id, decision, request, wall)
         self.metrics.decision_seconds.observe(time.perf_counter() - begin)
         self.metrics.labels.labels(policy.levels[found.rank]).inc()
         for detector in found.failed:
@@ -217,7 +233,8 @@ class Service:
         self.metrics.cost_usd.labels(target.backend, target.tier).inc(cost)
         if decided.decision.quotas:
             counted = usage or Usage(request.tokens_in, request.tokens_out)
-            live.ledger.charge(decided.decision, request, target.backend, sum(counted), cost, time.time())
+            tokens, now = sum(counted), time.time()
+            live.ledger.charge(decided.id, decided.decision, request, target.backend, tokens, cost, now)
         return cost
 
     def cost(self, candidate: Candidate, request: Request, usage: Usage | None) -> float:
@@ -226,7 +243,9 @@ class Service:
         return cost_usd(candidate.target, counted.tokens_in, counted.tokens_out)
 
     def concluded(self, live: Live, decided: Decided, outcome: Outcome, parsed: Parsed, hints: Hints) -> None:
-        """After the answer: what the candidate policy would have done, and the line in the decision log."""
+        """After the answer: the end of what was reserved, what the candidate policy would have done, and the line in
+        the decision log."""
+        live.ledger.release(decided.id)
         candidate = live.configuration.candidate
         if candidate is None:
             self._record(decided, outcome, None)
@@ -265,6 +284,9 @@ class Service:
         if mine == theirs or not drawn(share, self.settings.seed, decided.id, "candidate"):
             return None
         return {"policy": candidate.digest, "decision": compact(decision, candidate)}
+
+    def _publish(self) -> None:
+        self.live.ledger.publish(self.metrics, time.time())
 
     # --- the fleet --------------------------------------------------------------------------------------------------
 
@@ -321,8 +343,10 @@ class Service:
         except BackendError as error:
             return Reload("refused", old.policy.digest, (str(error),))
         self.live = live
+        old.ledger.unpublish(self.metrics)
         self.metrics.policy_info.labels(old.policy.digest).set(0)
         self.metrics.policy_info.labels(live.policy.digest).set(1)
+        self._publish()
         task = asyncio.create_task(old.retire(live, _RETIRE_S))
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)

@@ -24,6 +24,7 @@ class Settings:
     replicas: int = 1  # router processes (ray engine only)
     watch_interval_s: float = 1.0  # how often to look whether the configuration's files have changed; 0: never
     decision_log: LogSettings | None = None
+    ledger: str | None = field(default=None, repr=False)  # that keeps budgets: a file, or Redis's URL (with a password)
     candidate_sample: float = 0.1  # share of the decisions that a candidate policy makes otherwise, to be logged
 
 

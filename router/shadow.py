@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -45,7 +46,9 @@ class Shadows:
             self._metrics.shadow_copies.labels(name, "dropped").inc()
             return
         only = replace(decision, attempts=(decision.shadow,), strategy=None, priority="batch", retry_share=0.0)
-        task = asyncio.create_task(self._send(live, replace(decided, decision=only), call, name))
+        id = f"{decided.id}/copy"
+        live.ledger.reserve(id, only, decided.request, time.time())
+        task = asyncio.create_task(self._send(live, replace(decided, id=id, decision=only), call, name))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -68,6 +71,7 @@ class Shadows:
             except Exception as error:
                 log.error("a copy to %s failed: %s", name, type(error).__name__)
             finally:
+                live.ledger.release(decided.id)
                 self._metrics.shadow_copies.labels(name, outcome).inc()
 
     async def aclose(self) -> None:

@@ -24,6 +24,7 @@ from policies.source import parse
 from policies.types import Request, Snapshot
 from router.cli import main
 from router.configuration import Configuration, load
+from router.ledgers.central import CentralLedger
 from router.server import Listeners, bind
 from router.service import Loader, Service
 from router.settings import Settings
@@ -103,12 +104,13 @@ class Router:
         settings: Settings,
         builders: Mapping[str, Builder],
         loader: Loader | None = None,
+        central: CentralLedger | None = None,
     ) -> None:
         self._data, self._admin = bind("127.0.0.1", 0), bind("127.0.0.1", 0)
         self.port, self.admin_port = self._data.getsockname()[1], self._admin.getsockname()[1]
         self.url, self.admin_url = f"http://127.0.0.1:{self.port}", f"http://127.0.0.1:{self.admin_port}"
         self._configuration, self._settings, self._builders = configuration, settings, builders
-        self._loader = loader
+        self._loader, self._central = loader, central
         self._ready = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -130,7 +132,8 @@ class Router:
     async def _main(self) -> None:
         self.loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        self.service = Service(self._configuration, self._settings, self._builders, self._loader)
+        given = self._configuration, self._settings, self._builders, self._loader
+        self.service = Service(*given, central=self._central)
         await self.service.start()
         listeners = Listeners(self.service, self._data, self._admin)
         await listeners.start()
@@ -223,6 +226,7 @@ def start_router(tmp_path: Path, stopping: list[Router]) -> Iterator[Callable[..
         env: dict[str, str] | None = None,
         builders: Mapping[str, Builder] = BUILDERS,
         files: Path | None = None,
+        central: CentralLedger | None = None,
         **settings: Any,
     ) -> Router:
         for artefact in files.iterdir() if files else ():
@@ -230,7 +234,7 @@ def start_router(tmp_path: Path, stopping: list[Router]) -> Iterator[Callable[..
                 (tmp_path / artefact.name).symlink_to(artefact)
         file = tmp_path / f"config{len(routers)}.yaml"
         file.write_text(textwrap.dedent(text).replace("kind: ", "apiVersion: pointsman/v1\nkind: "))
-        router = Router(load([file], env or {}), Settings(**settings), builders).start()
+        router = Router(load([file], env or {}), Settings(**settings), builders, central=central).start()
         routers.append(router)
         return router
 

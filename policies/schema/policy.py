@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -245,6 +245,15 @@ class Rule(Model):
 # --- how much -----------------------------------------------------------------------------------------------------
 
 
+OnLedgerLoss = Literal["reject", "local"]
+_ON_LEDGER_LOSS: Any = Field(
+    default="reject",
+    description="when the ledger that router processes share does not answer: reject: each goes on until its lease is "
+    "used up; local: each goes on by its own count, up to the whole cap",
+    examples=["local"],
+)
+
+
 class Budget(Model):
     """A cap on what matching requests use in a period: money or tokens, one of the two."""
 
@@ -270,6 +279,7 @@ class Budget(Model):
         description="reject: no more of these requests in this period; warn: they go on, and the excess is counted",
         examples=["reject"],
     )
+    on_ledger_loss: OnLedgerLoss = _ON_LEDGER_LOSS
 
 
 class RateLimit(Model):
@@ -291,6 +301,7 @@ class RateLimit(Model):
         default=None, description="most tokens in a period, of input and answers together", examples=[100000]
     )
     per: Literal["second", "minute", "hour"] = Field(default="minute", description="the period", examples=["minute"])
+    on_ledger_loss: OnLedgerLoss = _ON_LEDGER_LOSS
 
 
 class Policy(Model):

@@ -83,6 +83,13 @@ def _serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser.add_argument(
         "--decision-log-keep", type=_count0, default=0, metavar="N", help="keep the latest N files (default: all)"
     )
+    ledger = parser.add_mutually_exclusive_group()
+    ledger.add_argument(
+        "--ledger", metavar="PATH|URL",
+        help="where budgets and limits are kept: a file, or Redis (redis://HOST:PORT/NUMBER) that others share "
+        "(default: in memory, shared by the replicas of this router)",
+    )  # fmt: skip
+    ledger.add_argument("--ledger-env", metavar="NAME", help="variable that holds the URL, for one with a password")
     parser.set_defaults(module="serve")
 
 

@@ -13,6 +13,7 @@ from policies.errors import ConfigurationError
 from router.configuration import Configuration
 from router.credentials import digest
 from router.decisionlog.writer import LogSettings
+from router.ledgers.central import REDIS
 from router.loading import ConfigurationLoader
 from router.settings import Settings, is_loopback
 
@@ -24,6 +25,10 @@ def run(arguments: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     candidate = Path(arguments.candidate).absolute() if arguments.candidate else None
     tokens, wrong = _admin_tokens(arguments)
+    if wrong:
+        print(f"pointsman serve: {wrong}", file=sys.stderr)
+        return 2
+    ledger, wrong = _ledger(arguments)
     if wrong:
         print(f"pointsman serve: {wrong}", file=sys.stderr)
         return 2
@@ -55,6 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         replicas=arguments.replicas,
         watch_interval_s=arguments.watch,
         decision_log=_log_settings(arguments),
+        ledger=ledger,
     )
     if settings.port == settings.admin_port:
         print("pointsman serve: --port and --admin-port must differ", file=sys.stderr)
@@ -98,6 +104,18 @@ def _admin_tokens(arguments: argparse.Namespace) -> tuple[tuple[bytes, ...], str
     if not all(len(token) >= MIN_TOKEN and token.isascii() and token.isprintable() for token in tokens):
         return (), f"{where} has an admin token of less than {MIN_TOKEN} characters, or one that no header can carry"
     return tuple(digest(token.encode()) for token in tokens), ""
+
+
+def _ledger(arguments: argparse.Namespace) -> tuple[str | None, str]:
+    """(a file's path or Redis's URL, "") or (None, what is wrong). Nothing said holds any part of a URL."""
+    where = arguments.ledger
+    if arguments.ledger_env is not None and not (where := os.environ.get(arguments.ledger_env)):
+        return None, f"the environment variable {arguments.ledger_env} holds no ledger"
+    if where is None or where.startswith(REDIS):
+        return where, ""
+    if "://" in where:
+        return None, f"a ledger is a file's path, or a URL that begins with {', '.join(REDIS)}"
+    return str(Path(where).absolute()), ""
 
 
 def _log_settings(arguments: argparse.Namespace) -> LogSettings | None:

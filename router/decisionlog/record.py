@@ -125,6 +125,7 @@ def _state(snapshot: Snapshot, policy: CompiledPolicy) -> dict[str, Any]:
         "growth": {n: line for n, line in zip(targets, snapshot.growth, strict=False) if line is not None},
         "busy": sorted({t.backend for t in policy.targets if snapshot.is_busy(t)}),
         "spent": [[policy.quotas[i].name, policy.quotas[i].unit, key, n] for (i, key), n in snapshot.spent.items()],
+        "ledger_lost": snapshot.ledger_lost,
     }
     return {name: value for name, value in found.items() if value}
 
@@ -179,4 +180,5 @@ def _snapshot_of(record: Mapping[str, Any], policy: CompiledPolicy) -> Snapshot:
         spent,
         tuple(tuple(line) if line is not None else None for line in of("growth", targets, None)),
         tuple(name in state.get("busy", ()) for name in names),
+        state.get("ledger_lost", False),
     )

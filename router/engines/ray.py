@@ -13,7 +13,7 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ import ray
 from ray import serve
 from ray.serve.config import HTTPOptions
 from ray.serve.schema import DeploymentStatus, LoggingConfig
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from backends.calls import Answer, Backend, Call
 from backends.errors import BackendError, Failed, RequestRejected, Unreachable
@@ -34,6 +35,9 @@ from backends.registry import BUILDERS, Builder
 from backends.tensors import ModelMetadata
 from policies.schema import Backend as BackendSpec
 from router.configuration import Configuration
+from router.ledgers.central import REDIS, LedgerLost
+from router.ledgers.file import FileLedger
+from router.ledgers.leases import Grant, Report
 from router.loading import ConfigurationLoader
 from router.server import DRAIN_S, Listeners, PortInUse, bind
 from router.service import Reload, Service
@@ -49,6 +53,7 @@ MAX_ONGOING = 1000
 """Ray's default of 5 would queue everything; the fleet's own limits are what holds."""
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """The environment variable that prometheus-client reads: where the replicas of a node add up their metrics."""
+LEDGER = "pointsman-ledger"
 OBJECT_STORE_BYTES = 128 * 1024 * 1024
 _LOGGING = LoggingConfig(log_level="WARNING", enable_access_log=False)
 
@@ -64,7 +69,9 @@ class Blueprint:
 class RouterReplica:
     """One router process: the service and its listeners, in the replica's event loop."""
 
-    async def __init__(self, blueprint: Blueprint, hosts: dict[str, Any]) -> None:  # type: ignore[misc]  # Serve awaits it
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, blueprint: Blueprint, hosts: dict[str, Any], ledger: Any = None
+    ) -> None:
         # Our log lines go where Ray Serve keeps its own: the replica's log file.
         logging.getLogger("pointsman").parent = logging.getLogger("ray.serve")
         _make_metrics_folder()
@@ -84,7 +91,8 @@ class RouterReplica:
 
         builders: dict[str, Builder] = {**BUILDERS, **dict.fromkeys(OWN_DEPLOYMENT, in_deployment)}
         writer = serve.get_replica_context().replica_id.unique_id
-        self._service = Service(configuration, settings, builders, loader, writer)
+        central = ActorLedger(ledger) if ledger is not None else None
+        self._service = Service(configuration, settings, builders, loader, writer, central)
         self._service.peers = self._reload_everywhere
         await self._service.start()
         self._watching = watching(self._service, loader, settings.watch_interval_s)
@@ -123,6 +131,32 @@ class RouterReplica:
             self._watching.cancel()
             await self._listeners.stop()
             await self._service.aclose()
+
+
+class LedgerActor:
+    """The ledger of budgets that the replicas share. Ray starts it again where it ends; it goes on from its file."""
+
+    def __init__(self, path: str) -> None:
+        self._ledger = FileLedger(Path(path))
+
+    def sync(self, replica: str, seq: int, reports: list[Report]) -> list[Grant]:
+        return self._ledger.fold(replica, seq, reports)
+
+
+class ActorLedger:
+    """It, as a replica sees it."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+
+    async def sync(self, replica: str, seq: int, reports: Sequence[Report]) -> list[Grant]:
+        try:
+            grants: list[Grant] = await self._handle.sync.remote(replica, seq, list(reports))
+        except ray.exceptions.RayError as error:
+            raise LedgerLost(f"its actor does not answer ({type(error).__name__})") from None
+        return grants
+
+    async def aclose(self) -> None: ...
 
 
 class BackendHost:
@@ -205,12 +239,13 @@ def run(
     bind(settings.host, settings.port).close()
     bind(settings.admin_host, settings.admin_port).close()
     shared = tempfile.mkdtemp(prefix="pointsman-metrics-") if settings.replicas > 1 else None
+    ledger = _ledger_file(settings, shared)
     try:
         progress("starting Ray")
         _start_ray()
         _on_signals(stop)  # again: Ray installs handlers of its own when it starts, which abort on SIGTERM
         progress("starting the replicas")
-        _deploy(configuration, loader, settings, shared)
+        _deploy(configuration, loader, settings, shared, _start_ledger(ledger) if ledger is not None else None)
         if not stop.is_set():
             on_ready()
             signal.signal(signal.SIGHUP, lambda *_: _reload_replicas())
@@ -250,7 +285,27 @@ def _start_ray() -> None:
     serve.start(proxy_location="Disabled", http_options=HTTPOptions(location="NoServer"), logging_config=_LOGGING)
 
 
-def _deploy(configuration: Configuration, loader: ConfigurationLoader, settings: Settings, shared: str | None) -> None:
+def _ledger_file(settings: Settings, shared: str | None) -> str | None:
+    """Where the actor keeps what replicas spend; None where there is nothing to share, or Redis does it. Raises OSError
+    where it can't be used: from inside the actor nobody would hear of it."""
+    if settings.ledger is None:
+        return str(Path(shared) / "ledger") if shared is not None else None
+    if settings.ledger.startswith(REDIS):
+        return None
+    asyncio.run(FileLedger(Path(settings.ledger)).aclose())
+    return settings.ledger
+
+
+def _start_ledger(path: str) -> Any:
+    """On this node, whose file it is. It ends with this process."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    options: dict[str, Any] = {"name": LEDGER, "namespace": APPLICATION, "num_cpus": 0, "max_restarts": -1}
+    return ray.remote(LedgerActor).options(scheduling_strategy=here, **options).remote(path)
+
+
+def _deploy(
+    configuration: Configuration, loader: ConfigurationLoader, settings: Settings, shared: str | None, ledger: Any
+) -> None:
     # A fraction of a core each: these numbers only place actors, and a laptop must have room for all of them.
     actor: dict[str, Any] = {"num_cpus": 0.1}
     common: dict[str, Any] = {
@@ -278,7 +333,8 @@ def _deploy(configuration: Configuration, loader: ConfigurationLoader, settings:
         **common,
     )
     try:
-        serve.run(router(RouterReplica).bind(Blueprint(loader, settings), hosts), name=APPLICATION, route_prefix=None)
+        bound = router(RouterReplica).bind(Blueprint(loader, settings), hosts, ledger)
+        serve.run(bound, name=APPLICATION, route_prefix=None)
     except RuntimeError as error:
         deployments = serve.status().applications[APPLICATION].deployments.values()
         failed = [_reason(d.message) for d in deployments if d.status == DeploymentStatus.DEPLOY_FAILED]

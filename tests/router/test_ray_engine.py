@@ -247,6 +247,35 @@ def test_sighup_reloads_every_replica(served):
     assert soon(lambda: _rules(served) == {"after-sighup"})
 
 
+def test_replicas_share_a_limit_also_when_their_ledger_is_killed(served):
+    policy = served.folder / "policy.yaml"
+    policy.write_text(
+        "apiVersion: pointsman/v1\nkind: Policy\nlimits: [{name: few, match: {model: chat}, requests: 20, per: hour}]\n"
+    )
+    assert served.call("POST", "/reload", admin=True)[0] == 200
+    statuses = [served.chat()[0] for _ in range(30)]
+    assert statuses.count(200) == 20, "and not 20 of each replica"
+    assert statuses.count(429) == 10
+    (ledger,) = _ledgers(served)
+    os.kill(ledger, signal.SIGKILL)
+    assert soon(lambda: len(_ledgers(served) - {ledger}) == 1)
+    assert soon(lambda: _rate_limited(served), within_s=20)
+    assert [served.chat()[0] for _ in range(10)] == [429] * 10, "it goes on counting"
+    policy.unlink()
+    assert served.call("POST", "/reload", admin=True)[0] == 200
+    assert served.chat()[0] == 200
+
+
+def _ledgers(served):
+    return {pid for pid in descendants(served.process.pid) if command(pid).startswith("ray::LedgerActor")}
+
+
+def _rate_limited(served):
+    """Refused by the count, and not for want of a ledger."""
+    status, _, body = served.chat()
+    return status == 429 and b"20 requests of 20 requests used" in body
+
+
 def test_a_changed_user_config_is_a_reload():
     """Ray Serve calls `reconfigure` in every replica where `user_config` of the application changes, and once before
     a replica is ready, when there is nothing to reload yet."""
