@@ -25,6 +25,7 @@ STATUS: dict[str, int] = {
     RefusalCode.USAGE_NOT_ALLOWED: 403,
     "not_permitted": 403,
     "identity_unavailable": 503,
+    "shutting_down": 503,
     "bad_request": 400,
     "not_found": 404,
     "method_not_allowed": 405,

@@ -49,6 +49,7 @@ _OUTCOMES: dict[str, str] = {
     "not_permitted": "refused",
     RefusalCode.UNAUTHORIZED: "unauthorized",
     "identity_unavailable": "unavailable",
+    "shutting_down": "unavailable",
     RefusalCode.OVERLOADED: "overloaded",
     RefusalCode.BACKENDS_UNAVAILABLE: "unavailable",
     RefusalCode.DEADLINE_EXCEEDED: "deadline",
@@ -85,14 +86,27 @@ class Exchange:
         self._masked: Masked | None = None
         self._result: Result | None = None
         self._steps: list[Step] = []
+        self._task: asyncio.Task[None] | None = None
+        self._ended = False
         self._usage: Usage | None = None  # as the backend counted
         self._events = 0  # of a stream, seen so far
         self._cost_usd: float | None = None
         self._began: float | None = None  # when the first byte of a streamed answer left
 
     async def run(self) -> None:
-        with contextlib.ExitStack() as held:
-            await self._run(held)
+        self._task = asyncio.current_task()
+        self._service.exchanges.add(self)
+        try:
+            with contextlib.ExitStack() as held:
+                await self._run(held)
+        finally:
+            self._service.exchanges.discard(self)
+
+    def end(self) -> None:
+        """The router stops: whatever is not answered yet is told so."""
+        if self._task is not None and not self._ended:
+            self._ended = True
+            self._task.cancel()
 
     async def _run(self, held: contextlib.ExitStack) -> None:
         outcome = "internal"
@@ -101,7 +115,12 @@ class Exchange:
             outcome = "ok"
         except ClientGone:
             outcome = "cancelled"
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError):
+                if not self._ended or self._task is None:
+                    raise
+                self._task.uncancel()
+                error = ApiError("shutting_down", "the router stops", "try again", headers=(("retry-after", "1"),))
             failure = as_api_error(error)
             outcome = _OUTCOMES.get(failure.code, "client_error")
             if self._began is not None:

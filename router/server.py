@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import math
 import socket
 from collections.abc import Iterator
 
@@ -17,8 +18,8 @@ from router.service import Service
 
 log = logging.getLogger("pointsman")
 
-DRAIN_S = 10
-"""How long requests in progress may take to end once the server is told to stop."""
+_LAST_WORDS_S = 1.0
+"""For those that are told that the router stops, after `drain_s`."""
 
 
 class PortInUse(OSError):
@@ -77,7 +78,7 @@ class Listeners:
             access_log=False,
             server_header=False,
             timeout_keep_alive=75,  # longer than common load balancers keep theirs, so that they close first
-            timeout_graceful_shutdown=DRAIN_S,
+            timeout_graceful_shutdown=math.ceil(self._service.settings.drain_s + _LAST_WORDS_S),
             backlog=2048,
         )
         server = _Uvicorn(config)
@@ -102,11 +103,15 @@ class Listeners:
             return
 
     async def stop(self) -> None:
-        """Take no more connections, let requests in progress end, then close."""
+        """Take no more connections, let requests in progress end; tell those that do not, then close."""
+        self._service.draining = True
         for server in self._servers:
             server.should_exit = True
         waiting = [task for task in self._tasks if not task.done()]
         if waiting:
-            await asyncio.wait(waiting, timeout=DRAIN_S + 2)
+            waiting = list((await asyncio.wait(waiting, timeout=self._service.settings.drain_s))[1])
+        if waiting:
+            self._service.end_requests()
+            await asyncio.wait(waiting, timeout=2 * _LAST_WORDS_S)
         for task in self._tasks:
             task.cancel()

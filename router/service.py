@@ -9,7 +9,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from backends.calls import Backend, Call, Usage
 from backends.errors import BackendError
@@ -57,6 +57,12 @@ class Reload:
     problems: tuple[str, ...] = ()
 
 
+class Ending(Protocol):
+    """Something in progress that can be told to end."""
+
+    def end(self) -> None: ...
+
+
 class Service:
     """Everything between a parsed request and an answer. Belongs to one event loop."""
 
@@ -81,6 +87,8 @@ class Service:
         self.leases = Leases(central, replica, self.metrics.ledger_errors.inc, self._publish)
         self.live = Live(configuration, self.metrics, builders, self.settings.probe_interval_s, leases=self.leases)
         self.shadows = Shadows(self.metrics, self._execute, self.finished)
+        self.draining = False  # told to stop
+        self.exchanges: set[Ending] = set()
         self.recent: OrderedDict[str, Decided] = OrderedDict()
         self.log: DecisionLog | None = None
         self.peers: Callable[[], Awaitable[list[Reload]]] = self._alone
@@ -112,6 +120,11 @@ class Service:
         except BaseException:
             await self.aclose()
             raise
+
+    def end_requests(self) -> None:
+        """Tell every request in progress that the router stops now."""
+        for exchange in tuple(self.exchanges):
+            exchange.end()
 
     async def aclose(self) -> None:
         for task in self._retiring:
@@ -291,10 +304,10 @@ class Service:
     # --- the fleet --------------------------------------------------------------------------------------------------
 
     def readiness(self) -> dict[str, Any]:
-        """Ready with a policy, which a service always has, and at least one backend that answers."""
+        """Ready with a policy, which a service always has, and at least one backend that answers, until it stops."""
         reachable = self.state.reachable(time.monotonic())
         unreachable = [name for name in self.backends if name not in reachable]
-        return {"ready": bool(reachable), "reachable": reachable, "unreachable": unreachable}
+        return {"ready": bool(reachable) and not self.draining, "reachable": reachable, "unreachable": unreachable}
 
     def model_ready(self, model: str) -> bool:
         reachable = set(self.state.reachable(time.monotonic()))

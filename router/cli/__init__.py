@@ -72,6 +72,10 @@ def _serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "--watch", type=_seconds0, default=1.0, metavar="SECONDS",
         help="how often to look for changed files (default: 1; 0: reload on SIGHUP or POST /reload only)",
     )  # fmt: skip
+    parser.add_argument(
+        "--drain", type=_seconds0, default=10.0, metavar="SECONDS",
+        help="how long requests in progress may take once told to stop (default: 10)",
+    )  # fmt: skip
     parser.add_argument("--skip-tests", action="store_true", help="go live even where the *_test.yaml beside it fail")
     parser.add_argument(
         "--candidate", metavar="FILE", help="a policy to decide beside the live one; differences are counted and logged"

@@ -59,6 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         replicas=arguments.replicas,
         watch_interval_s=arguments.watch,
+        drain_s=arguments.drain,
         decision_log=_log_settings(arguments),
         ledger=ledger,
     )

@@ -39,7 +39,7 @@ from router.ledgers.central import REDIS, LedgerLost
 from router.ledgers.file import FileLedger
 from router.ledgers.leases import Grant, Report
 from router.loading import ConfigurationLoader
-from router.server import DRAIN_S, Listeners, PortInUse, bind
+from router.server import Listeners, PortInUse, bind
 from router.service import Reload, Service
 from router.settings import Settings
 from router.stamps import Stamp, stamp
@@ -329,7 +329,7 @@ def _deploy(
         name=ROUTER,
         num_replicas=settings.replicas,
         ray_actor_options=actor,
-        graceful_shutdown_timeout_s=DRAIN_S + 5,
+        graceful_shutdown_timeout_s=settings.drain_s + 5,
         **common,
     )
     try:
