@@ -77,6 +77,7 @@ def decide(request: Request, snapshot: Snapshot, policy: CompiledPolicy, seed: i
         _notices(rule, applying, plan.targets),
         rule.priority,
         spilled,
+        rule.fallback.resume,
         rule.fallback.retry_share,
     )
 

@@ -179,6 +179,7 @@ class Decision:
     notices: tuple[str, ...]
     priority: str = "interactive"  # interactive | batch: who is served first where requests wait
     spilled: tuple[str, ...] = ()  # backends that others come before because they are full
+    resume: bool = False  # whether a stream that breaks is gone on with elsewhere
     retry_share: float = 0.0  # most further attempts at backends that have failed, as a share of requests
 
     @property

@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote
 
 import msgspec
 
-from backends.calls import Call, Usage
-from backends.errors import BackendError
+from backends.calls import Call, Chunks, Usage
+from backends.errors import BackendError, RequestRejected
 from policies.compile import CompiledPolicy
 from policies.tenants import ANYONE, Tenant
 from policies.types import RefusalCode
@@ -34,6 +34,7 @@ from router.errors import ApiError, as_api_error, not_allowed
 from router.hints import NO_HINTS, Hints, parse_hints
 from router.requests import Masked
 from router.restore import RestoredStream, restore_body
+from router.resume import ResumedStream
 from router.service import Service
 from router.wire import oip, openai
 from router.wire.parsed import Parsed
@@ -181,7 +182,7 @@ class Exchange:
         async with Departure(self._receive) as departure:
             result = self._result = await service.execute(live, decided, call, self._steps)
             if result.answer.chunks is not None:
-                await self._stream(decided, result)
+                await self._stream(decided, result, call)
                 departure.dismiss()
                 await self._to_client(send_chunk(self._send, b"", last=True))
             else:
@@ -213,7 +214,7 @@ class Exchange:
         self._cost_usd = self._service.finished(self._live, decided, result, answer.usage) + result.wasted_usd
         return body, (*headers, *self._headers(self._cost_usd))
 
-    async def _stream(self, decided: Decided, result: Result) -> None:
+    async def _stream(self, decided: Decided, result: Result, call: Call) -> None:
         """Everything but the end of a streamed answer: the caller sends that once nothing can fail any more."""
         chunks, target = result.answer.chunks, result.candidate.target
         assert chunks is not None
@@ -225,6 +226,8 @@ class Exchange:
             first_byte = self._service.metrics.first_byte_seconds.labels(decided.request.task, target.tier)
             first_byte.observe(now - self._arrived)
             self._live.state.observe_ttft(target, (now - result.started) * 1000, now)
+            if decided.decision.resume:
+                chunks = ResumedStream(chunks, call, self._resume)
             if self._masked is not None:
                 chunks = RestoredStream(chunks, self._masked.pseudonyms)
             async for chunk in chunks:
@@ -234,13 +237,34 @@ class Exchange:
                 await self._to_client(send_chunk(self._send, chunk))
             if isinstance(chunks, RestoredStream):
                 self._service.metrics.unrestored.inc(chunks.unrestored)
+            result = self._result or result  # another, where it was gone on with
             cost = self._service.finished(self._live, decided, result, self._usage, self._seen())
             self._cost_usd = cost + result.wasted_usd
         except BackendError:
-            self._live.stream_broke(result)
+            self._live.stream_broke(self._result or result)
             raise
         finally:
             await chunks.aclose()
+
+    async def _resume(self, call: Call) -> Chunks | None:
+        """The stream has broken: one of a backend that has not been asked yet."""
+        broken, decided = self._result, self._decided
+        assert broken is not None and decided is not None
+        asked = {step.backend for step in self._steps}
+        rest = tuple(c for c in decided.decision.attempts if c.target.backend not in asked)
+        if not rest:
+            return None
+        decision = replace(decided.decision, attempts=rest, strategy=None)
+        try:
+            result = await self._service.resume(self._live, replace(decided, decision=decision), call, self._steps)
+        except (ApiError, RequestRejected):
+            return None
+        self._live.stream_broke(broken)
+        broken.step.outcome = "broken"
+        self._service.broke_off(self._live, decided, broken, self._usage or self._seen())
+        broken.lease.release()
+        self._result = result
+        return result.answer.chunks
 
     def _headers(self, cost: float | None = None) -> list[tuple[str, str]]:
         """What every answer says of its decision."""

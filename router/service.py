@@ -193,6 +193,10 @@ class Service:
         self.shadows.copy(live, decided, call)
         return await self._execute(live, decided, call, decided.request.deadline_ms, steps)
 
+    async def resume(self, live: Live, decided: Decided, call: Call, steps: list[Step]) -> Result:
+        """Of a stream that broke: the first good answer of those that are left in the decision."""
+        return await self._execute(live, decided, call, None, steps)
+
     async def _execute(
         self,
         live: Live,

@@ -107,6 +107,12 @@ class Fallback(Model):
     attempts: Annotated[int, Field(ge=1, le=10)] = Field(
         default=3, description="how many backends may be tried, the first one included", examples=[2]
     )
+    resume: bool = Field(
+        default=False,
+        description="a streamed chat that breaks after it has begun is gone on with at the next backend, which gets "
+        "what was said so far as the assistant's beginning. The joint may show",
+        examples=[True],
+    )
     retry_share: Share = Field(
         default=0.1,
         description="most further attempts at backends that have failed already, as a share of requests. Only what "

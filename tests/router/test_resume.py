@@ -1,0 +1,92 @@
+"""A stream that breaks after it has begun: gone on with at another backend where the rule asks for it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from test_execution import at_rest, wait_until
+from upstream import Answers, upstream
+
+FLEET = """
+kind: Fleet
+backends:
+  - {{name: first, tier: edge, region: jp, clearance: {clearance}, protocol: openai, url: "{first}",
+     latency: {{prior_ms: 10}}, models: {{chat: {{task: chat}}}}}}
+  - {{name: second, tier: cloud, region: us, clearance: internal, protocol: openai, url: "{second}",
+     latency: {{prior_ms: 100}}, models: {{chat: {{task: chat}}}}}}
+---
+kind: Policy
+sensitivity: {{detectors: [{{use: pii, label: confidential}}]}}
+rules:
+  - {{name: all, objective: {{latency: {{weight: 1}}}}, transform: pseudonymise,
+     fallback: {{resume: {resume}, retry_share: 0}}}}
+"""
+EVENTS = {"content-type": "text/event-stream"}
+
+
+def event(text=None, **delta):
+    body = {"choices": [{"index": 0, "delta": delta if text is None else {"content": text}}]}
+    return f"data: {json.dumps(body)}\n\n".encode()
+
+
+@pytest.fixture
+def servers():
+    with upstream() as first, upstream() as second:
+        first.answers = Answers(chunks=[event("Dear [EMAIL_"), event("ADDRESS_1], the ")], headers=EVENTS, cut=True)
+        second.answers = Answers(chunks=[event("train [EMAIL_ADDRESS_1]"), b"data: [DONE]\n\n"], headers=EVENTS)
+        yield first, second
+
+
+def start(start_router, servers, resume="true", clearance="restricted"):
+    first, second = servers
+    return start_router(FLEET.format(first=first.url, second=second.url, resume=resume, clearance=clearance))
+
+
+def said(reply):
+    lines = [line[6:] for line in reply.body.decode().splitlines() if line.startswith("data: {")]
+    return "".join(json.loads(line)["choices"][0]["delta"].get("content", "") for line in lines)
+
+
+def test_the_other_goes_on_from_what_was_said(start_router, servers):
+    router = start(start_router, servers)
+    reply = router.chat("write to taro@example.com", stream=True)
+    assert said(reply) == "Dear taro@example.com, the train taro@example.com"
+    assert reply.body.count(b"[DONE]") == 1
+    messages = servers[1].asked[0].json()["messages"]
+    assert messages == [
+        {"role": "user", "content": "write to [EMAIL_ADDRESS_1]"},
+        {"role": "assistant", "content": "Dear [EMAIL_ADDRESS_1], the "},
+    ]
+    assert router.count("pointsman_requests_total", outcome="ok", backend="second") == 1
+    wait_until(lambda: at_rest(router))
+
+
+def test_without_it_the_stream_ends_with_an_error(start_router, servers):
+    router = start(start_router, servers, "false")
+    reply = router.chat("hello", stream=True)
+    assert b'"code":"upstream_error"' in reply.body
+    assert servers[1].asked == []
+
+
+@pytest.mark.parametrize("headers", [{"x-data-sensitivity": "confidential"}, {"x-no-fallback": "true"}])
+def test_never_to_where_the_decision_does_not_allow(start_router, servers, headers):
+    router = start(start_router, servers)
+    reply = router.chat("hello", headers, stream=True)
+    assert b'"code":"upstream_error"' in reply.body
+    assert servers[1].asked == []
+
+
+def test_a_tool_call_is_not_gone_on_with(start_router, servers):
+    call = {"index": 0, "id": "c", "function": {"name": "f", "arguments": "{"}}
+    servers[0].answers = Answers(chunks=[event(tool_calls=[call])], headers=EVENTS, cut=True)
+    router = start(start_router, servers)
+    assert b'"code":"upstream_error"' in router.chat("hello", stream=True).body
+    assert servers[1].asked == []
+
+
+def test_when_the_other_fails_too_the_stream_ends_with_an_error(start_router, servers):
+    servers[1].answers = Answers(status=500)
+    router = start(start_router, servers)
+    assert b'"code":"upstream_error"' in router.chat("hello", stream=True).body
+    wait_until(lambda: at_rest(router))
