@@ -1,10 +1,11 @@
 # Two commands for a newcomer:  make run   and   make test.  Both rest on `make setup`.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test mutants lint types unit bench bench-pii docs lock clean
+.PHONY: help setup run test mutants lint types unit chaos bench bench-pii docs lock clean
 
 PYTHON ?= python3
 ENGINE ?= ray
 ONCE ?=
+SECONDS ?= 600
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 STAMP := .venv/.installed
@@ -45,6 +46,9 @@ unit: setup
 
 mutants: setup  ## take out one guard at a time: the tests must notice each (about three minutes)
 	$(BIN)/python tests/mutants.py
+
+chaos: setup  ## processes that die, hang and lie, under load: ten minutes, or SECONDS=60
+	$(BIN)/python -m tests.chaos.run $(SECONDS)
 
 bench: setup  ## measurements, printed as tables
 	$(BIN)/python benchmarks/decide.py
