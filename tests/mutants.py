@@ -160,6 +160,21 @@ MUTANTS = (
         'hashlib.sha256(line[:-_TAIL]).hexdigest() == record["hash"]', "True",
         "tests/router/test_decision_log.py",
     ),
+    Mutant(
+        "one answer", "half an event goes to the client", "backends/openai.py",
+        "end = _whole_events(data) or (len(data) if len(data) > _LONG_EVENT else 0)", "end = len(data)",
+        "tests/backends/test_openai_backend.py",
+    ),
+    Mutant(
+        "one answer", "a stream that was cut counts as ended", "backends/openai.py",
+        "if rest.strip() or not (self._framed or self._done):", "if False:",
+        "tests/backends/test_openai_backend.py",
+    ),
+    Mutant(
+        "one answer", "a client that leaves goes on being served", "router/asgi.py",
+        "            self._task.cancel()", "            pass",
+        "tests/chaos/test_faults.py::test_a_client_that_leaves_cancels_the_call_to_the_backend",
+    ),
 )  # fmt: skip
 
 

@@ -37,6 +37,7 @@ class Asked:
     deadline_ms: float | None = None
     leave_after_s: float | None = None
     leave_by_reset: bool = False
+    more: str = field(default="", repr=False)  # text
 
     @property
     def allowed(self) -> tuple[str, ...]:
@@ -49,7 +50,7 @@ class Asked:
 
     def bytes(self) -> bytes:
         text = "hello" if self.level in ("public", "internal") else f"{SECRET} {self.id}"
-        text += f" {KEYWORD}" if self.by_text else ""
+        text += (f" {KEYWORD}" if self.by_text else "") + self.more
         body = json.dumps(
             {"model": self.model, "messages": [{"role": "user", "content": text}], "stream": self.stream},
             ensure_ascii=False,

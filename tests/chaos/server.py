@@ -238,7 +238,8 @@ async def main() -> None:
     server = Server(arguments.name, arguments.records, arguments.latency_ms / 1000, arguments.concurrency)
     listener = await asyncio.start_server(server.serve, "127.0.0.1", arguments.port, ssl=context, backlog=512)
     print(f"ready {listener.sockets[0].getsockname()[1]}", flush=True)
-    while os.getppid() == parent:  # whoever started it may be killed, and then nobody else ends it  # noqa: ASYNC110
+    # Whoever started it may be killed, and then nobody else ends it.
+    while os.getppid() == parent:  # noqa: ASYNC110
         await asyncio.sleep(1)
 
 

@@ -47,6 +47,7 @@ kind: Policy
 sensitivity:
   detectors:
     - {use: keywords, words: [極秘], label: confidential}
+    - {use: pii, label: confidential}
 rules:
   - name: broken-first
     match: {model: "chat-*"}
