@@ -146,7 +146,9 @@ class Service:
         beside = _beside_the_loop(body_bytes, policy)
         request, found, masked = await asyncio.to_thread(build_request, *facts) if beside else build_request(*facts)
         if live.ledger.short(request, policy, wall):  # rare: leases are renewed before they run out
+            paused = time.perf_counter()
             await live.ledger.ready(request, policy, wall)
+            begin += time.perf_counter() - paused  # neither labelling nor deciding
         # No await from here to `admit`: what the decision saw as free must still be so.
         snapshot = live.state.snapshot(time.monotonic(), wall, live.ledger.spent(request, policy, wall))
         if self.leases.lost:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import shutil
 import socket
 import subprocess
@@ -10,7 +11,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-BINARY = shutil.which("redis-server")
+BINARY = shutil.which("redis-server") if importlib.util.find_spec("redis") else None
+"""None where it is not installed, or the package is not."""
 
 
 class RedisServer:

@@ -18,7 +18,7 @@ from router.ledgers.leases import GRACE_S, Cell, Report, fold
 from router.ledgers.redis import RedisLedger
 from tests.router.ledgers.redis_server import BINARY, redis_server
 
-pytestmark = pytest.mark.skipif(BINARY is None, reason="there is no redis-server on this machine")
+pytestmark = pytest.mark.skipif(BINARY is None, reason="no redis-server, or no package redis, on this machine")
 
 amounts = st.floats(0, 400)
 reports = st.builds(
