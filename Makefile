@@ -1,6 +1,6 @@
 # Two commands for a newcomer:  make run   and   make test.  Both rest on `make setup`.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test mutants lint types unit chaos bench bench-pii docs lock clean
+.PHONY: help setup run test mutants lint types unit chaos bench bench-pii bench-budgets docs lock clean
 
 PYTHON ?= python3
 ENGINE ?= ray
@@ -57,6 +57,9 @@ bench: setup  ## measurements, printed as tables
 
 docs: setup  ## what is made from the schema: docs/policy-reference.md and the JSON Schema
 	$(BIN)/python -m docs.generate
+
+bench-budgets: setup  ## one dollar, four processes: what is overspent (a minute; with redis-server, that too)
+	$(BIN)/python -m benchmarks.budgets
 
 bench-pii: setup  ## precision, recall and cost of the detectors (PRESIDIO=python that has it, to compare)
 	$(BIN)/python benchmarks/pii.py

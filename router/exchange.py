@@ -168,19 +168,20 @@ class Exchange:
         fields: dict[bytes, bytes] = dict(headers_in)
         _check_content_type(fields, self._scope["path"])
         body = await self._body(fields)
+        began = time.monotonic()  # what a client takes to send does not count against the backends
         if service.live is not self._live:  # a slow body must not make an old policy, or an old key, last
             self._live = service.live
             self._tenant = await service.tenant(self._live, headers_in)
         live = held.enter_context(self._live.used())
         parsed = self._parsed = self._wire.parse(live.policy, fields, body)
         hints = self._hints = parse_hints(self._scope["headers"], live.policy)
-        decided, self._masked = await service.decide(live, parsed, hints, len(body), self._tenant.name)
+        decided, self._masked = await service.decide(live, parsed, hints, len(body), self._tenant.name, began)
         self._decided = decided
         if decided.decision.refusal is not None:
             raise ApiError.from_refusal(decided.decision.refusal, decided.decision.notices, decided.label.why)
         call = self._call(parsed, decided, body)
         async with Departure(self._receive) as departure:
-            result = self._result = await service.execute(live, decided, call, self._steps)
+            result = self._result = await service.execute(live, decided, call, self._steps, began)
             if result.answer.chunks is not None:
                 await self._stream(decided, result, call)
                 departure.dismiss()

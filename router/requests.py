@@ -63,7 +63,7 @@ def build_request(
         tokens_in=parsed.tokens_in,
         tokens_out=parsed.tokens_out,
         body_bytes=body_bytes,
-        deadline_ms=(hints.ttft_ms or hints.latency_ms) if parsed.stream else hints.latency_ms,
+        deadline_ms=deadline_ms(parsed, hints),
         stream=parsed.stream,
         no_fallback=hints.no_fallback,
         route=parsed.path,
@@ -91,6 +91,11 @@ def build_request(
     return Built(
         request.labelled(found.rank, None if left is None else left.rank, frozenset(found.entities)), found, masked
     )
+
+
+def deadline_ms(parsed: Parsed, hints: Hints) -> float | None:
+    """The caller's own: to the first token of a stream, to the whole of any other answer."""
+    return (hints.ttft_ms or hints.latency_ms) if parsed.stream else hints.latency_ms
 
 
 def _mask(parsed: Parsed, policy: CompiledPolicy) -> Masked | None:

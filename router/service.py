@@ -20,7 +20,7 @@ from policies.errors import ConfigurationError
 from policies.estimate import cost_usd, size
 from policies.pickers import drawn
 from policies.tenants import ANONYMOUS, Tenant
-from policies.types import Candidate, Request
+from policies.types import Candidate, RefusalCode, Request
 from router.attempts import Ask, Result, Step
 from router.configuration import Configuration
 from router.decisionlog.record import Decided, Outcome, as_record, compact
@@ -32,7 +32,7 @@ from router.ledgers.central import CentralLedger, open_central
 from router.ledgers.client import Leases
 from router.live import Live
 from router.metrics import Metrics
-from router.requests import Masked, build_request
+from router.requests import Built, Masked, build_request, deadline_ms
 from router.settings import Settings
 from router.shadow import Shadows
 from router.state import FleetState
@@ -147,19 +147,36 @@ class Service:
             self.metrics.unauthorized.labels(reason or getattr(error, "reason", "")).inc()
             raise
 
+    def deadline(self, asked_ms: float | None, began: float) -> float:
+        """Of a request that was there at `began`, on the monotonic clock."""
+        return began + (self.settings.default_deadline_s if asked_ms is None else asked_ms / 1000)
+
     async def decide(
-        self, live: Live, parsed: Parsed, hints: Hints, body_bytes: int, tenant: str = ANONYMOUS
+        self,
+        live: Live,
+        parsed: Parsed,
+        hints: Hints,
+        body_bytes: int,
+        tenant: str = ANONYMOUS,
+        began: float | None = None,
     ) -> tuple[Decided, Masked | None]:
         """Label the call of a tenant and decide where it goes; with the call as it may be sent where the decision is
-        to mask it. Raises ApiError 403 where it asks for too much."""
+        to mask it. Raises ApiError 403 where it asks for too much, 504 where its text takes longer than it has;
+        its time runs from `began`."""
         begin, wall = time.perf_counter(), time.time()
         policy = live.policy
         decision_id = secrets.token_hex(16)
         facts = (parsed, hints, policy, body_bytes, decision_id, wall, tenant)
         beside = _beside_the_loop(body_bytes, policy)
-        request, found, masked = await asyncio.to_thread(build_request, *facts) if beside else build_request(*facts)
+        if beside:
+            end = self.deadline(deadline_ms(parsed, hints), time.monotonic() if began is None else began)
+            request, found, masked = await _in_time(asyncio.to_thread(build_request, *facts), end)
+        else:
+            request, found, masked = build_request(*facts)
         if live.ledger.short(request, policy, wall):  # rare: leases are renewed before they run out
+            paused = time.perf_counter()
             await live.ledger.ready(request, policy, wall)
+            begin += time.perf_counter() - paused  # neither labelling nor deciding
         # No await from here to `admit`: what the decision saw as free must still be so.
         snapshot = live.state.snapshot(time.monotonic(), wall, live.ledger.spent(request, policy, wall))
         if self.leases.lost:
@@ -187,11 +204,13 @@ class Service:
         self.metrics.pseudonymised.inc(len(masked.pseudonyms.values))
         return decided, masked
 
-    async def execute(self, live: Live, decided: Decided, call: Call, steps: list[Step]) -> Result:
+    async def execute(
+        self, live: Live, decided: Decided, call: Call, steps: list[Step], began: float | None = None
+    ) -> Result:
         """The first good answer; a copy goes to the backend on trial where the decision says so. What is tried is added
         to `steps`."""
         self.shadows.copy(live, decided, call)
-        return await self._execute(live, decided, call, decided.request.deadline_ms, steps)
+        return await self._execute(live, decided, call, decided.request.deadline_ms, steps, began)
 
     async def resume(self, live: Live, decided: Decided, call: Call, steps: list[Step]) -> Result:
         """Of a stream that broke: the first good answer of those that are left in the decision."""
@@ -202,14 +221,14 @@ class Service:
         live: Live,
         decided: Decided,
         call: Call,
-        deadline_ms: float | None = None,
+        asked_ms: float | None = None,
         steps: list[Step] | None = None,
+        began: float | None = None,
     ) -> Result:
-        seconds = self.settings.default_deadline_s if deadline_ms is None else deadline_ms / 1000
         ask = Ask(
             call,
-            time.monotonic() + seconds,
-            deadline_ms is not None,
+            self.deadline(asked_ms, time.monotonic() if began is None else began),
+            asked_ms is not None,
             decided.decision.priority,
             decided.request.tenant,
             [] if steps is None else steps,
@@ -368,6 +387,18 @@ class Service:
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
         return Reload("swapped", live.policy.digest)
+
+
+async def _in_time(work: Awaitable[Built], deadline: float) -> Built:
+    try:
+        async with asyncio.timeout_at(asyncio.get_running_loop().time() + deadline - time.monotonic()):
+            return await work
+    except TimeoutError:
+        raise ApiError(
+            RefusalCode.DEADLINE_EXCEEDED,
+            "the text could not be looked through before the deadline",
+            "give it more time, or send less at once",
+        ) from None
 
 
 def _beside_the_loop(body_bytes: int, policy: CompiledPolicy) -> bool:

