@@ -109,7 +109,10 @@ class Leases:
                 self._touched.update(dict.fromkeys(self.books.values()))
             if now >= published + _PUBLISH_S:
                 published = now
-                self._published()
+                try:
+                    self._published()
+                except Exception:  # a defect there must not end the leases
+                    log.exception("the metrics of budgets could not be written")
             if self.central is not None:
                 books, self._touched = list(self._touched), {}
                 waiters, self._waiters = self._waiters, []

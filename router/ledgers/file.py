@@ -87,6 +87,7 @@ class FileLedger:
                     ) from None
                 self._cells[account, end] = Cell(holders, gone)
             os.ftruncate(self._file, whole)
+            _sync_folder(path)
             self._size, self._compact_at = whole, max(_COMPACT_BYTES, 2 * whole)
         except BaseException:
             os.close(self._file)
@@ -139,6 +140,18 @@ class FileLedger:
             return  # the old file is whole, and goes on
         os.close(self._file)
         self._file, self._size, self._compact_at = new, len(data), max(_COMPACT_BYTES, 2 * len(data))
+        try:
+            _sync_folder(path)
+        except OSError:  # a power cut could bring the old file back, without what comes now
+            self._broken = True
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _line(at: tuple[str, float], cell: Cell) -> bytes:
