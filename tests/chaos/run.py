@@ -135,6 +135,8 @@ def replica_killed(folder: Path, seconds: float, seed: int) -> Row:
         lost = [one for one in outcomes if one.broken and one.sent_at < killed_at + 0.5 < one.ended_at + 1]
         others = [one for one in outcomes if one not in lost]
         failed += checks.of_answers(others) + checks.of_backends(world, others, since)
+        if not killed_at:
+            failed.append("no replica was killed")
         if not soon(lambda: len(serving()) == 2, 60):
             failed.append("the replica was not replaced")
         if not soon(lambda: world.sum("pointsman_in_flight") == 0, 10):
