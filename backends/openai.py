@@ -59,7 +59,7 @@ class OpenAIBackend(RemoteBackend):
             ("accept", "text/event-stream" if call.stream else "application/json"),
             ("x-request-id", call.request_id),
         ]
-        response = await self._request("POST", call.path, headers, body, stream=call.stream)
+        response = await self._request("POST", call.path, headers, body, stream=call.stream, again=call.repeatable)
         await self.refuse(response, stream=call.stream)
         if call.stream:
             return Answer(chunks=await EventStream.open(self, response))

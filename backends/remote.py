@@ -52,10 +52,11 @@ class RemoteBackend:
         body: bytes | Sequence[bytes | memoryview] = b"",
         *,
         stream: bool = False,
+        again: bool = True,
     ) -> HttpResponse:
         """The response, whatever its status. Transport errors come as BackendError."""
         try:
-            return await self._client.request(method, path, [*headers, *self._auth], body, stream=stream)
+            return await self._client.request(method, path, [*headers, *self._auth], body, stream=stream, again=again)
         except HttpError as error:
             raise self.translate(error) from error
 

@@ -270,6 +270,8 @@ class Exchange:
     def _headers(self, cost: float | None = None) -> list[tuple[str, str]]:
         """What every answer says of its decision."""
         headers = [("x-pointsman-schema", "1")]
+        if self._decided is None and self._hints.request_id:
+            headers.append(("x-request-id", self._hints.request_id))
         if self._decided is not None:
             decision = self._decided.decision
             headers += [

@@ -18,12 +18,12 @@ from policies.compile import CompiledPolicy
 from policies.decide import decide
 from policies.errors import ConfigurationError
 from policies.estimate import cost_usd, size
-from policies.pickers import drawn
 from policies.tenants import ANONYMOUS, Tenant
 from policies.types import Candidate, RefusalCode, Request
 from router.attempts import Ask, Result, Step
+from router.candidate import compare
 from router.configuration import Configuration
-from router.decisionlog.record import Decided, Outcome, as_record, compact
+from router.decisionlog.record import Decided, Outcome, as_record
 from router.decisionlog.writer import DecisionLog
 from router.errors import ApiError
 from router.hints import Hints
@@ -283,43 +283,23 @@ class Service:
         the decision log."""
         live.ledger.release(decided.id)
         candidate = live.configuration.candidate
+        facts = (decided, parsed, hints, self.settings, self.metrics)
         if candidate is None:
             self._record(decided, outcome, None)
         elif not _beside_the_loop(decided.request.body_bytes, candidate):
-            self._record(decided, outcome, self._compare(live, decided, parsed, hints))
+            self._record(decided, outcome, compare(candidate, *facts))
         else:
-            task = asyncio.create_task(self._compare_long(live, decided, outcome, parsed, hints))
+
+            async def later() -> None:
+                self._record(decided, outcome, await asyncio.to_thread(compare, candidate, *facts))
+
+            task = asyncio.create_task(later())
             self._comparing.add(task)
             task.add_done_callback(self._comparing.discard)
-
-    async def _compare_long(self, live: Live, decided: Decided, outcome: Outcome, parsed: Parsed, hints: Hints) -> None:
-        self._record(decided, outcome, await asyncio.to_thread(self._compare, live, decided, parsed, hints))
 
     def _record(self, decided: Decided, outcome: Outcome, other: dict[str, Any] | None) -> None:
         if self.log is not None:
             self.log.put(lambda: as_record(decided, outcome) | ({"candidate": other} if other else {}))
-
-    def _compare(self, live: Live, decided: Decided, parsed: Parsed, hints: Hints) -> dict[str, Any] | None:
-        """Decide the same request, in the same situation, under the candidate policy. Nothing is sent. What differs
-        is counted, and a sample of it comes back for the log."""
-        candidate = live.configuration.candidate
-        assert candidate is not None
-        try:
-            was = decided.request
-            request, _, _ = build_request(
-                parsed, hints, candidate, was.body_bytes, decided.id, decided.snapshot.now, was.tenant
-            )
-            decision = decide(request, replace(decided.snapshot, spent={}), candidate, self.settings.seed)
-        except Exception as error:  # a candidate's fault must not be a request's
-            log.error("the candidate policy failed on request %s: %s", decided.id, type(error).__name__)
-            self.metrics.candidate_decisions.labels("", "failed").inc()
-            return None
-        mine, theirs = (d.chosen.target.backend if d.chosen else "refused" for d in (decided.decision, decision))
-        self.metrics.candidate_decisions.labels(mine, theirs).inc()
-        share = self.settings.candidate_sample
-        if mine == theirs or not drawn(share, self.settings.seed, decided.id, "candidate"):
-            return None
-        return {"policy": candidate.digest, "decision": compact(decision, candidate)}
 
     def _publish(self) -> None:
         self.live.ledger.publish(self.metrics, time.time())

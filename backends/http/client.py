@@ -135,10 +135,12 @@ class HttpClient:
         body: bytes | Sequence[bytes | memoryview] = b"",
         *,
         stream: bool = False,
+        again: bool = True,
     ) -> HttpResponse:
         """Send a request; its response, whole or (`stream`) as soon as its head is in.
 
-        A reused connection that turns out dead before any byte of the answer is replaced once by a fresh one.
+        A reused connection that turns out dead before any byte of the answer is replaced once by a fresh one, where
+        `again` says that the request may be sent again: nobody can tell whether the server has seen it.
         Raises HttpError; ValueError for headers or a path that could smuggle another request.
         """
         parts = [body] if isinstance(body, bytes) else list(body)
@@ -154,7 +156,7 @@ class HttpClient:
             except HttpError as error:
                 stale = reused and not connection.received and isinstance(error, ProtocolError)
                 self._drop(connection)
-                if stale and attempt == 0:
+                if stale and again and attempt == 0:
                     continue
                 raise
             except BaseException:

@@ -152,10 +152,22 @@ def valid(test: Callable[[str], bool], score: float) -> Check:
 def resolve(entities: Iterable[Entity]) -> list[Entity]:
     """Overlapping findings to one each: the longest, then the surest. In order of place."""
     kept: list[Entity] = []
-    found = set(entities)
-    if len(found) < 2:
-        return list(found)
-    for one in sorted(found, key=lambda e: (e.start - e.end, -e.score, e.start, e.type)):
+    together: list[Entity] = []  # what hangs together by overlaps is resolved by itself: mostly it is one
+    end = 0
+    for one in sorted(set(entities)):
+        if together and one.start >= end:
+            kept += _resolved(together)
+            together = []
+        end = max(end, one.end) if together else one.end
+        together.append(one)
+    return kept + _resolved(together)
+
+
+def _resolved(entities: list[Entity]) -> list[Entity]:
+    if len(entities) < 2:
+        return entities
+    kept: list[Entity] = []
+    for one in sorted(entities, key=lambda e: (e.start - e.end, -e.score, e.start, e.type)):
         i = bisect.bisect_left(kept, one)
         if (i > 0 and kept[i - 1].end > one.start) or (i < len(kept) and kept[i].start < one.end):
             continue

@@ -506,7 +506,8 @@ def test_rotation_under_load_gives_nobody_anothers_name(folder, live):
 def test_a_request_in_flight_ends_under_the_tenant_it_began_with(folder, live):
     with ThreadPoolExecutor(1) as pool:
         pending = pool.submit(live.chat, "hello", bearer(ACME))
-        while not live.service.state.backends[0].in_flight:
+        first = live.backend(live.service.state.backends[0].name)
+        while not first.calls:
             time.sleep(0.001)
         (folder / "acme.txt").write_text(NEXT)
         assert reloaded(live)["outcome"] == "swapped"

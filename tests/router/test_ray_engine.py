@@ -258,7 +258,7 @@ def test_replicas_share_a_limit_also_when_their_ledger_is_killed(served):
     assert statuses.count(429) == 10
     (ledger,) = _ledgers(served)
     os.kill(ledger, signal.SIGKILL)
-    assert soon(lambda: len(_ledgers(served) - {ledger}) == 1)
+    assert soon(lambda: len(_ledgers(served) - {ledger}) == 1, within_s=30)
     assert soon(lambda: _rate_limited(served), within_s=20)
     assert [served.chat()[0] for _ in range(10)] == [429] * 10, "it goes on counting"
     policy.unlink()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+from upstream import Answers, upstream
 
 from router.allowance import Allowance
 
@@ -75,3 +76,22 @@ def test_an_allowance_is_earned_and_kept_up_to_a_burst():
         allowance.earn()
     assert [allowance.take() for _ in range(3)] == [True, True, False]
     assert not Allowance(0.0).take()
+
+
+def test_a_stale_connection_is_not_a_reason_to_send_such_a_call_twice(start_router):
+    """The server may have read it before it closed: nobody can tell."""
+    with upstream() as server:
+        fleet = ONE.replace("protocol: fake", f'protocol: openai, url: "{server.url}"').replace(
+            "script: {script}, ", ""
+        )
+        router = start_router(fleet.format(fallback="{retry_share: 0}"))
+        server.answers.body = {"choices": []}
+        assert router.chat().status == 200
+        for store, seen in ((True, 1), (False, 2)):
+            before = len(server.asked)
+            server.choose = lambda asked, before=before: (
+                Answers(raw=b"") if len(server.asked) == before + 1 else server.answers
+            )
+            assert router.chat(store=store).status == (502 if store else 200)
+            assert len(server.asked) - before == seen
+            assert router.chat().status == 200
