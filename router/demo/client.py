@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +55,23 @@ def send(sample: Sample, port: int, admin_port: int) -> Outcome:
         why = f"{', '.join(decision['attempts'][: attempts - 1])} came first ({why}) and failed; this one was next"
     answer = answer_in_words(sample, response.status, headers, body)
     return Outcome(sample, response.status, headers, answer, latency_ms, first_byte_ms, why)
+
+
+def burst(sample: Sample, count: int, port: int) -> Counter[str]:
+    """The same request so often at once: who answered how many; one that was not answered counts as its status."""
+
+    def one(_: int) -> str:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=90)
+        try:
+            connection.request("POST", sample.path, sample.body, sample.headers)
+            response = connection.getresponse()
+            response.read()
+            return response.getheader("x-pointsman-backend") or str(response.status)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(count) as pool:
+        return Counter(pool.map(one, range(count)))
 
 
 def get_json(port: int, path: str) -> dict[str, Any]:

@@ -9,12 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from rich.table import Table
 
 from router.cli.output import console
-from router.demo.client import Outcome, get_json, send
+from router.demo.client import Outcome, burst, get_json, send
 from router.demo.processes import Processes, StartError, free_port
 from router.demo.scenario import CLOUD, Sample, samples
 from router.server import bind
@@ -119,6 +120,7 @@ def _demo(arguments: argparse.Namespace, processes: Processes, progress: object)
         print(f"NOT AS EXPECTED: {outcome.sample.title}: {expected}, got {outcome.status} from {outcome.backend}")
     if not wrong:
         print(f"all {len(outcomes)} requests went where policy sends them")
+    _show_spill(arguments)
     if arguments.once:
         return 1 if wrong else 0
     _invite(arguments)
@@ -155,6 +157,18 @@ def _send(sample: Sample, cloud: _Cloud, arguments: argparse.Namespace) -> Outco
         cloud.start()
 
 
+def _show_spill(arguments: argparse.Namespace) -> None:
+    """More at once than the box beside the line takes: the server room helps out, and then no more."""
+    photo = samples()[0]
+    relaxed = replace(photo, headers={k: v for k, v in photo.headers.items() if k != "x-slo-latency-ms"})
+    spread = burst(relaxed, BURST, arguments.port)
+    after = burst(relaxed, 1, arguments.port)
+    told = ", ".join(f"{count} by {name}" for name, count in spread.most_common())
+    print(f"{BURST} photos at once: {told}; the next one alone: by {next(iter(after))}")
+
+
+BURST = 24
+"""Photos at once; the box takes four, and others come before it until two places are free."""
 _ALL_COLUMNS = ("request", "label", "rule", "backend", "tier", "latency", "cost", "why", "answer")
 _WIDE = 150
 """Columns of a terminal that has room for all of them; in a narrower one the last two would cut the others short."""
