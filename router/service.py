@@ -35,6 +35,7 @@ from router.metrics import Metrics
 from router.requests import Built, Masked, build_request, deadline_ms
 from router.settings import Settings
 from router.shadow import Shadows
+from router.sharing import CentralBoard, Sharing, View
 from router.state import FleetState
 from router.wire.parsed import Parsed
 
@@ -74,10 +75,11 @@ class Service:
         loader: Loader | None = None,
         writer: str = "main",
         central: CentralLedger | None = None,
+        board: CentralBoard | None = None,
     ) -> None:
         """`writer` names this process among those that log decisions into one folder. `central` is the ledger that it
-        shares budgets with others by, if it is not the one that the settings name. Raises OSError where that one cannot
-        be opened."""
+        shares budgets with others by, if it is not the one that the settings name; `board` where it tells them of the
+        fleet. Raises OSError where the ledger cannot be opened."""
         self.settings = settings or Settings()
         self.metrics = Metrics()
         self._builders, self._loader, self._writer = builders, loader, writer
@@ -86,6 +88,7 @@ class Service:
         replica = f"{writer}-{secrets.token_hex(4)}"
         self.leases = Leases(central, replica, self.metrics.ledger_errors.inc, self._publish)
         self.live = Live(configuration, self.metrics, builders, self.settings.probe_interval_s, leases=self.leases)
+        self._sharing = None if board is None else Sharing(board, replica, self._view, self._hear)
         self.shadows = Shadows(self.metrics, self._execute, self.finished)
         self.draining = False  # told to stop
         self.exchanges: set[Ending] = set()
@@ -115,6 +118,8 @@ class Service:
             drop = self.metrics.decision_log_dropped.inc
             self.log = DecisionLog(self.settings.decision_log, self._writer, drop)
         self.leases.start()
+        if self._sharing is not None:
+            self._sharing.start()
         try:
             await self.live.start()
         except BaseException:
@@ -133,6 +138,8 @@ class Service:
         await self.shadows.aclose()
         await self.live.aclose()
         await self.leases.aclose()
+        if self._sharing is not None:
+            await self._sharing.aclose()
         if self.log is not None:
             await asyncio.to_thread(self.log.close)
 
@@ -303,6 +310,12 @@ class Service:
 
     def _publish(self) -> None:
         self.live.ledger.publish(self.metrics, time.time())
+
+    def _view(self) -> View:
+        return self.live.state.view(time.monotonic())
+
+    def _hear(self, others: View, until: float) -> None:
+        self.live.state.hear(others, until, time.monotonic())
 
     # --- the fleet --------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from router.gradient import Gradient, answered, refused
 from router.health import Event, Health, ejected, spared, step, unavailable
 from router.places import Places
 from router.quantiles import Sketch
+from router.sharing import View
 from router.trend import Trend
 
 _NOTHING: Mapping[tuple[int, str], float] = {}
@@ -109,6 +110,9 @@ class FleetState:
         self._names = [(target.backend, target.model) for target in policy.targets]
         self._targets = policy.targets
         self._ejection = policy.fleet.ejection
+        self._others = View()
+        self._others_until = 0.0
+        self._ejected_elsewhere: dict[str, float] = {}
         self._whole = [Latency() for _ in policy.targets]
         self._first = [Latency() for _ in policy.targets]
         self._aged = 0.0
@@ -123,13 +127,13 @@ class FleetState:
             self._age(now)
         return Snapshot(
             tuple([self._unavailable(backend, now) for backend in self.backends]),
-            tuple([backend.in_flight for backend in self.backends]),
+            tuple([backend.in_flight + self._elsewhere(backend.name, now) for backend in self.backends]),
             tuple([latency.average_ms for latency in self._whole]),
             tuple([latency.average_ms for latency in self._first]),
             wall,
             spent,
             tuple([latency.trend.line for latency in self._whole]),
-            tuple([backend.busy for backend in self.backends]),
+            tuple([backend.busy or self._full_elsewhere(backend, now) for backend in self.backends]),
         )
 
     def observe(self, backend_index: int, event: Event, now: float) -> None:
@@ -145,7 +149,31 @@ class FleetState:
         out = sum(ejected(self.backends[i].health, now) for i in peers)
         return out > max(1.0, self._ejection.max_share * len(peers))
 
+    # --- what other replicas know ------------------------------------------------------------------------------------
+
+    def view(self, now: float) -> View:
+        """What this replica tells the others."""
+        return View(
+            {b.name: b.in_flight for b in self.backends if b.in_flight},
+            {b.name: b.health.ejected_until - now for b in self.backends if ejected(b.health, now)},
+        )
+
+    def hear(self, others: View, until: float, now: float) -> None:
+        """What the others know, and until when that counts."""
+        self._others, self._others_until = others, until
+        self._ejected_elsewhere = {name: now + seconds for name, seconds in others.ejected_for_s.items()}
+
+    def _elsewhere(self, name: str, now: float) -> int:
+        return self._others.in_flight.get(name, 0) if now < self._others_until else 0
+
+    def _full_elsewhere(self, backend: BackendState, now: float) -> bool:
+        others = self._elsewhere(backend.name, now)
+        return others > 0 and backend.in_flight + others >= backend.places.capacity
+
     def _unavailable(self, backend: BackendState, now: float) -> str | None:
+        until = self._ejected_elsewhere.get(backend.name, 0.0)
+        if now < until and now < self._others_until:
+            return f"ejected by other replicas after repeated failures, for {until - now:.0f} s more"
         if backend.health.returned_at < 0 and not backend.health.ejections and not backend.health.probe_failures:
             return None  # never was out: nearly all, nearly always
         return unavailable(backend.health, now, backend.in_flight, backend.places.capacity, self._ejection)

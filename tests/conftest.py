@@ -29,6 +29,7 @@ from router.ledgers.central import CentralLedger
 from router.server import Listeners, bind
 from router.service import Loader, Service
 from router.settings import Settings
+from router.sharing import CentralBoard
 
 settings.register_profile("shared-machine", deadline=None)  # a slow moment of the machine is no failure
 settings.load_profile("shared-machine")
@@ -109,12 +110,13 @@ class Router:
         builders: Mapping[str, Builder],
         loader: Loader | None = None,
         central: CentralLedger | None = None,
+        board: CentralBoard | None = None,
     ) -> None:
         self._data, self._admin = bind("127.0.0.1", 0), bind("127.0.0.1", 0)
         self.port, self.admin_port = self._data.getsockname()[1], self._admin.getsockname()[1]
         self.url, self.admin_url = f"http://127.0.0.1:{self.port}", f"http://127.0.0.1:{self.admin_port}"
         self._configuration, self._settings, self._builders = configuration, settings, builders
-        self._loader, self._central = loader, central
+        self._loader, self._central, self._board = loader, central, board
         self._ready = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -137,7 +139,7 @@ class Router:
         self.loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         given = self._configuration, self._settings, self._builders, self._loader
-        self.service = Service(*given, central=self._central)
+        self.service = Service(*given, central=self._central, board=self._board)
         await self.service.start()
         listeners = Listeners(self.service, self._data, self._admin)
         await listeners.start()

@@ -13,6 +13,7 @@ import shutil
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,7 @@ from router.loading import ConfigurationLoader
 from router.server import Listeners, PortInUse, bind
 from router.service import Reload, Service
 from router.settings import Settings
+from router.sharing import Board, View
 from router.stamps import Stamp, stamp
 from router.watch import tell, watching
 
@@ -54,6 +56,7 @@ MAX_ONGOING = 1000
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """The environment variable that prometheus-client reads: where the replicas of a node add up their metrics."""
 LEDGER = "pointsman-ledger"
+BOARD = "pointsman-board"
 OBJECT_STORE_BYTES = 128 * 1024 * 1024
 _LOGGING = LoggingConfig(log_level="WARNING", enable_access_log=False)
 
@@ -70,7 +73,7 @@ class RouterReplica:
     """One router process: the service and its listeners, in the replica's event loop."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, blueprint: Blueprint, hosts: dict[str, Any], ledger: Any = None
+        self, blueprint: Blueprint, hosts: dict[str, Any], ledger: Any = None, board: Any = None
     ) -> None:
         # Our log lines go where Ray Serve keeps its own: the replica's log file.
         logging.getLogger("pointsman").parent = logging.getLogger("ray.serve")
@@ -92,7 +95,8 @@ class RouterReplica:
         builders: dict[str, Builder] = {**BUILDERS, **dict.fromkeys(OWN_DEPLOYMENT, in_deployment)}
         writer = serve.get_replica_context().replica_id.unique_id
         central = ActorLedger(ledger) if ledger is not None else None
-        self._service = Service(configuration, settings, builders, loader, writer, central)
+        shared = ActorBoard(board) if board is not None else None
+        self._service = Service(configuration, settings, builders, loader, writer, central, shared)
         self._service.peers = self._reload_everywhere
         await self._service.start()
         self._watching = watching(self._service, loader, settings.watch_interval_s)
@@ -131,6 +135,30 @@ class RouterReplica:
             self._watching.cancel()
             await self._listeners.stop()
             await self._service.aclose()
+
+
+class BoardActor:
+    """What the replicas tell each other of the fleet. It keeps nothing that is older than seconds."""
+
+    def __init__(self) -> None:
+        self._board = Board()
+
+    def exchange(self, replica: str, view: View | None) -> View:
+        return self._board.exchange(replica, view, time.monotonic())
+
+
+class ActorBoard:
+    """It, as a replica sees it."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+
+    async def exchange(self, replica: str, view: View | None) -> View:
+        try:
+            others: View = await self._handle.exchange.remote(replica, view)
+        except ray.exceptions.RayError as error:
+            raise OSError(f"its actor does not answer ({type(error).__name__})") from None
+        return others
 
 
 class LedgerActor:
@@ -245,7 +273,9 @@ def run(
         _start_ray()
         _on_signals(stop)  # again: Ray installs handlers of its own when it starts, which abort on SIGTERM
         progress("starting the replicas")
-        _deploy(configuration, loader, settings, shared, _start_ledger(ledger) if ledger is not None else None)
+        central = _start_actor(LedgerActor, LEDGER, ledger) if ledger is not None else None
+        board = _start_actor(BoardActor, BOARD) if settings.replicas > 1 else None
+        _deploy(configuration, loader, settings, shared, central, board)
         if not stop.is_set():
             on_ready()
             signal.signal(signal.SIGHUP, lambda *_: _reload_replicas())
@@ -296,15 +326,20 @@ def _ledger_file(settings: Settings, shared: str | None) -> str | None:
     return settings.ledger
 
 
-def _start_ledger(path: str) -> Any:
-    """On this node, whose file it is. It ends with this process."""
+def _start_actor(kind: type, name: str, *arguments: object) -> Any:
+    """On this node, where its files are. It ends with this process, and is started again where it ends before."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    options: dict[str, Any] = {"name": LEDGER, "namespace": APPLICATION, "num_cpus": 0, "max_restarts": -1}
-    return ray.remote(LedgerActor).options(scheduling_strategy=here, **options).remote(path)
+    options: dict[str, Any] = {"name": name, "namespace": APPLICATION, "num_cpus": 0, "max_restarts": -1}
+    return ray.remote(kind).options(scheduling_strategy=here, **options).remote(*arguments)
 
 
 def _deploy(
-    configuration: Configuration, loader: ConfigurationLoader, settings: Settings, shared: str | None, ledger: Any
+    configuration: Configuration,
+    loader: ConfigurationLoader,
+    settings: Settings,
+    shared: str | None,
+    ledger: Any,
+    board: Any,
 ) -> None:
     # A fraction of a core each: these numbers only place actors, and a laptop must have room for all of them.
     actor: dict[str, Any] = {"num_cpus": 0.1}
@@ -333,7 +368,7 @@ def _deploy(
         **common,
     )
     try:
-        bound = router(RouterReplica).bind(Blueprint(loader, settings), hosts, ledger)
+        bound = router(RouterReplica).bind(Blueprint(loader, settings), hosts, ledger, board)
         serve.run(bound, name=APPLICATION, route_prefix=None)
     except RuntimeError as error:
         deployments = serve.status().applications[APPLICATION].deployments.values()
