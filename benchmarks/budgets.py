@@ -41,7 +41,7 @@ from router.ledgers.file import FileLedger
 from router.ledgers.leases import Grant, Report
 from tests.router.ledgers.redis_server import BINARY, RedisServer
 
-CAP, PRICE, PROCESSES, CLIENTS = 1.0, 0.00005, 4, 16
+CAP, PRICE, PROCESSES, CLIENTS = 1.0, 0.00002, 4, 16
 IDLE_S = 4
 """Nothing admitted for so long: the budget is used up."""
 POLICY = f"""
@@ -77,7 +77,7 @@ SCENARIOS = (
     Scenario("answers cost their estimate"),
     Scenario("answers cost a tenth to all of it", 0.1, 1.0),
     Scenario("answers cost half to twice", 0.5, 2.0),
-    Scenario("ledger killed (-9) three times", 0.1, 1.0, kill_ledger=(0.6, 1.6, 2.6)),
+    Scenario("ledger killed (-9) three times", 0.1, 1.0, kill_ledger=(0.5, 2.0, 3.5)),
     Scenario("one process killed (-9)", 0.1, 1.0, kill_process=1.0),
 )
 
@@ -234,7 +234,7 @@ def route(kind: str, where: str, i: int, spent: Any, scenario: Scenario, results
         router = Router(None if scenario.alone else connect(kind, where), i, spent, scenario)
         await router.run()
         seconds = sorted(router.seconds)
-        results.put((router.admitted, router.waited, seconds[len(seconds) // 2] if seconds else 0.0))
+        results.put((router.admitted, router.waited, seconds[len(seconds) // 2] if seconds else 0.0, router.latest))
 
     asyncio.run(main())
 
@@ -262,9 +262,10 @@ def measure(kind: str, scenario: Scenario) -> bool:
             processes[-1].start()
         while not all(spent):
             time.sleep(0.01)
-        begin = time.monotonic()
+        begin, kills = time.monotonic(), []
         for at in scenario.kill_ledger:
             time.sleep(max(0.0, begin + at - time.monotonic()))
+            kills.append(sum(spent))
             ledger.kill()
             time.sleep(0.3)
             ledger.start()
@@ -278,11 +279,17 @@ def measure(kind: str, scenario: Scenario) -> bool:
     total = sum(spent)
     over = max(0.0, total - CAP)
     waited = sum(count[1] for count in counts) / sum(count[0] for count in counts)
+    took = max(count[3] for count in counts) - begin
     micros = sum(count[2] for count in counts) / len(counts) * 1e6
     name = scenario.name if not scenario.alone else f"{scenario.name} (as before)"
     known = "" if scenario.alone else f"{used:10.6f}{abs(leased):10.6f}"
     bound = "-" if scenario.alone else f"{scenario.bound:.6f}"
-    print(f"{kind:6s}{name:36s}{total:10.6f}{over:10.6f}{bound:>10s}{known:20s}{waited:8.1%}{micros:8.1f}", flush=True)
+    print(
+        f"{kind:6s}{name:36s}{total:10.6f}{over:10.6f}{bound:>10s}{known:20s}{waited:8.1%}{micros:8.1f}{took:6.1f}",
+        flush=True,
+    )
+    if kills:
+        print(f"{'':6s}  killed when ${', $'.join(f'{at:.2f}' for at in kills)} were spent", flush=True)
     # What a killed process had used and not yet said, and its lease, count as spent: never less than was spent.
     honest = used >= total - 1e-6
     return scenario.alone or (over <= scenario.bound + 1e-6 and leased < 1e-6 and honest) or (
@@ -292,9 +299,8 @@ def measure(kind: str, scenario: Scenario) -> bool:
 
 def main() -> int:
     kinds = sys.argv[1:] or ["file", *(["redis"] if BINARY else [])]
-    heads = (
-        f"{'spent $':>10s}{'over $':>10s}{'bound $':>10s}{'counted $':>10s}{'leased $':>10s}{'waited':>8s}{'µs':>8s}"
-    )
+    widths = {"spent $": 10, "over $": 10, "bound $": 10, "counted $": 10, "leased $": 10, "waited": 8, "µs": 8, "s": 6}
+    heads = "".join(f"{head:>{width}s}" for head, width in widths.items())
     print(f"{'ledger':6s}{'':36s}{heads}")
     good = [measure(kind, one) for kind in kinds for one in SCENARIOS if kind == kinds[0] or not one.alone]
     return 0 if all(good) else 1
