@@ -266,8 +266,19 @@ def test_replicas_share_a_limit_also_when_their_ledger_is_killed(served):
     assert served.chat()[0] == 200
 
 
+def test_replicas_go_on_while_what_they_tell_each_other_has_no_place(served):
+    (board,) = _actors(served, "BoardActor")
+    os.kill(board, signal.SIGKILL)
+    assert [served.chat()[0] for _ in range(10)] == [200] * 10
+    assert soon(lambda: len(_actors(served, "BoardActor") - {board}) == 1, within_s=30)
+
+
 def _ledgers(served):
-    return {pid for pid in descendants(served.process.pid) if command(pid).startswith("ray::LedgerActor")}
+    return _actors(served, "LedgerActor")
+
+
+def _actors(served, name):
+    return {pid for pid in descendants(served.process.pid) if command(pid).startswith(f"ray::{name}")}
 
 
 def _rate_limited(served):

@@ -90,7 +90,7 @@ def unavailable(router):
 
 
 def test_what_one_finds_dead_the_other_does_not_try(pair):
-    one, other, _ = pair(first="[{fail: status_500}]")
+    one, other, _ = pair(first="[{fail: status_500}]", second="[{latency_ms: 50}]")
     for _ in range(3):
         one.chat()
     assert "after repeated failures" in unavailable(one)
@@ -116,7 +116,7 @@ def test_limits_hold_for_both_together_and_requests_move_on(pair):
 
 
 def test_without_the_board_each_goes_on_with_what_it_knows(pair):
-    one, other, board = pair(first="[{fail: status_500}]")
+    one, other, board = pair(first="[{fail: status_500}]", second="[{latency_ms: 50}]")
     for _ in range(3):
         one.chat()
     wait_until(lambda: unavailable(other) is not None)
