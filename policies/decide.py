@@ -55,7 +55,6 @@ def decide(request: Request, snapshot: Snapshot, policy: CompiledPolicy, seed: i
         if not drawn(rule.shadow.share, seed, request.id, rule.shadow.backend):
             copied = None
     ranked, spilled = _spill(_rank(kept, rule, request, snapshot, seed), rule, snapshot)
-    lost = snapshot.ledger_lost
     return Decision(
         request.id,
         policy.digest,
@@ -69,7 +68,7 @@ def decide(request: Request, snapshot: Snapshot, policy: CompiledPolicy, seed: i
         ranked,
         _attempts(ranked, rule.fallback, request.no_fallback),
         tuple(rejected),
-        None if ranked else refusal(request, label, policy, plan.targets, rejected, quotas, now, barred, lost),
+        None if ranked else refusal(request, label, policy, plan.targets, rejected, quotas, snapshot, barred),
         rule.transform if masked else None,
         rule.strategy,
         copied,

@@ -9,7 +9,7 @@ from policies.compile import CompiledPolicy
 from policies.filters import POLICY_FILTERS
 from policies.quotas import Quota
 from policies.tenants import Barred
-from policies.types import Refusal, RefusalCode, Rejection, Request, Target
+from policies.types import Refusal, RefusalCode, Rejection, Request, Snapshot, Target
 
 _SHORTLY_S = 1.0
 _LATER = "try again shortly"
@@ -37,9 +37,8 @@ def refusal(
     targets: Sequence[Target],
     rejected: Sequence[Rejection],
     quotas: Sequence[Quota],
-    now: float,
+    snapshot: Snapshot,
     barred: Barred | None,
-    ledger_lost: bool = False,
 ) -> Refusal:
     """`targets` are the ones that serve the model, `quotas` those that apply."""
     # That a tenant may not use a model is told only of models that there are: of any other the answer is 404.
@@ -63,8 +62,12 @@ def refusal(
     wait: float | None = None
     if code in (RefusalCode.RATE_LIMITED, RefusalCode.BUDGET_EXHAUSTED):
         names = {r.filter for r in rejected} & {"budget", "rate_limit"}
+        now = snapshot.now
         ends = [period_end(q.per, now) - now for q in quotas if q.rejects and q.filter in names]
-        wait = min(ends, default=_SHORTLY_S) if not ledger_lost else _SHORTLY_S
+        wait = min(ends, default=_SHORTLY_S) if not snapshot.ledger_lost else _SHORTLY_S
+    elif code is RefusalCode.BACKENDS_UNAVAILABLE and snapshot.back_in_s:
+        permits = (t for t in targets if not filters[t.backend] & POLICY_FILTERS)
+        wait = max(_SHORTLY_S, min(snapshot.back_in_s[t.backend_index] for t in permits))
     elif code in (RefusalCode.OVERLOADED, RefusalCode.BACKENDS_UNAVAILABLE):
         wait = _SHORTLY_S
     return Refusal(code, f"no backend can take model {request.model} now — {reasons}", hint, wait)

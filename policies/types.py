@@ -95,6 +95,7 @@ class Snapshot:
     busy: tuple[bool, ...] = ()
     """By backend: whether it has been full, and is not yet free enough again. Empty: as in_flight says now."""
     ledger_lost: bool = False  # what is spent elsewhere is not known
+    back_in_s: tuple[float, ...] = ()  # by backend: when one that is unavailable may be tried again; 0: not known
 
     def is_busy(self, target: Target) -> bool:
         """Whether others that have room come before it."""

@@ -134,6 +134,7 @@ class FleetState:
             spent,
             tuple([latency.trend.line for latency in self._whole]),
             tuple([backend.busy or self._full_elsewhere(backend, now) for backend in self.backends]),
+            back_in_s=tuple([max(backend.health.ejected_until - now, 0.0) for backend in self.backends]),
         )
 
     def observe(self, backend_index: int, event: Event, now: float) -> None:

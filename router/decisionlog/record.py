@@ -126,6 +126,7 @@ def _state(snapshot: Snapshot, policy: CompiledPolicy) -> dict[str, Any]:
         "busy": sorted({t.backend for t in policy.targets if snapshot.is_busy(t)}),
         "spent": [[policy.quotas[i].name, policy.quotas[i].unit, key, n] for (i, key), n in snapshot.spent.items()],
         "ledger_lost": snapshot.ledger_lost,
+        "back_in_s": {n: s for n, s in zip(names, snapshot.back_in_s, strict=False) if s},
     }
     return {name: value for name, value in found.items() if value}
 
@@ -181,4 +182,5 @@ def _snapshot_of(record: Mapping[str, Any], policy: CompiledPolicy) -> Snapshot:
         tuple(tuple(line) if line is not None else None for line in of("growth", targets, None)),
         tuple(name in state.get("busy", ()) for name in names),
         state.get("ledger_lost", False),
+        of("back_in_s", names, 0.0),
     )

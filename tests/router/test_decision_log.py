@@ -272,7 +272,7 @@ budgets: [{name: b, each: tenant, usd: 5, per: day}]
 COMPILED = compile_text(THREE_TIERS + "---" + POLICY)
 numbers = st.floats(0.001, 1e6)
 situations = st.builds(
-    lambda latency, ttft, down, in_flight, spent, now, growth, busy: replace(
+    lambda latency, ttft, down, in_flight, spent, now, growth, busy, back: replace(
         idle(COMPILED, **({"edge": "ejected, for 3 s more"} if down else {})),
         latency_ms=latency,
         ttft_ms=ttft,
@@ -281,6 +281,7 @@ situations = st.builds(
         now=now,
         growth=growth,
         busy=busy,
+        back_in_s=back,
     ),
     st.tuples(*[st.none() | numbers] * 3),
     st.tuples(*[st.none() | numbers] * 3) | st.just(()),
@@ -290,6 +291,7 @@ situations = st.builds(
     st.floats(1.7e9, 1.8e9),
     st.tuples(*[st.none() | st.tuples(numbers, numbers)] * 3) | st.just(()),
     st.tuples(*[st.booleans()] * 3) | st.just(()),
+    st.tuples(*[st.sampled_from([0.0, 3.5, 60.0])] * 3),
 )
 asked = st.builds(
     lambda **facts: replace(request(), headers={"x-team": "視覚"}, entities=frozenset({"EMAIL_ADDRESS"}), **facts),

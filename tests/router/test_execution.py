@@ -147,6 +147,15 @@ def test_three_failures_in_a_row_keep_a_backend_out_of_decisions(start_router):
     assert router.count("pointsman_rejections_total", backend="first", filter="health") == 1
 
 
+def test_who_is_told_that_nobody_is_there_is_told_when_somebody_may_be(start_router):
+    router = start_router(two(first="[{fail: status_500}]"))
+    secret = {"x-data-sensitivity": "confidential"}
+    for _ in range(4):
+        reply = router.chat(headers=secret)
+    assert (reply.status, reply.json()["error"]["code"]) == (503, "backends_unavailable")
+    assert 4 <= int(reply.headers["retry-after"]) <= 5
+
+
 def test_not_more_than_a_share_of_a_models_backends_is_kept_out(start_router):
     """With all of them out there would be nobody to ask: the last ones are asked although they fail."""
     router = start_router(two(first="[{fail: status_500}]", second="[{fail: status_500}]"))
