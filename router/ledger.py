@@ -182,7 +182,7 @@ def _needs(quota: Quota, request: Request, targets: Sequence[Target]) -> list[fl
 
 def _reservations(quota: Quota, decision: Decision, request: Request) -> dict[str, float]:
     """What the request may use of the quota, by key: of its attempts the dearest, since one of them answers; with a
-    hedge the two dearest, since two may."""
+    hedge or a cascade the two dearest, since two may."""
     found: dict[str, list[float]] = {}
     tokens = request.tokens_in + request.tokens_out
 
@@ -192,5 +192,5 @@ def _reservations(quota: Quota, decision: Decision, request: Request) -> dict[st
     for candidate in decision.attempts:
         if _covers(quota, candidate.target.backend):
             found.setdefault(quota.key(request, candidate.target.backend), []).append(amount(candidate))
-    answers = 2 if decision.strategy is not None and decision.strategy.hedge is not None else 1
+    answers = 1 if decision.strategy is None else 2
     return {key: sum(sorted(amounts)[-answers:]) for key, amounts in found.items()}
