@@ -146,7 +146,7 @@ class EventStream:
             end = _whole_events(data) or (len(data) if len(data) > _LONG_EVENT else 0)
             if end:
                 whole, self._rest, self._rest_since = data[:end], data[end:], time.monotonic()
-                self._done = b"[DONE]" in whole[-_DONE_WITHIN:]
+                self._done = b"data: [DONE]" in whole[-_DONE_WITHIN:] or b"data:[DONE]" in whole[-_DONE_WITHIN:]
                 return whole
             if not self._rest:
                 self._rest_since = time.monotonic()

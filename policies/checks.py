@@ -246,6 +246,9 @@ def _check_rule(rule: Rule, document: Document, path: Path) -> Iterator[Problem]
             f"'{DEFAULT_RULE}' names what happens when no rule matches, and this rule has a match",
             "give the rule another name",
         )
+    if rule.strategy is not None and rule.strategy.hedge is not None and rule.strategy.cascade is not None:
+        hint = "keep one: a cascade waits for an answer to judge it, a hedge for none"
+        yield document.problem((*path, "strategy"), "a rule hedges or cascades, not both", hint, key=True)
     terms = [getattr(rule.objective, name) for name in Objective.model_fields]
     if rule.slo is not None and rule.slo.latency_ms is None and rule.slo.ttft_ms is None:
         yield document.problem((*path, "slo"), "an objective of latency takes 'latency_ms', 'ttft_ms' or both")

@@ -123,7 +123,7 @@ class AdminApp:
             wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors())
             raise bad_request(wrong, _EXPLAIN_HINT) from None
         if live.ledger.short(request, live.policy, wall):
-            await live.ledger.ready(request, live.policy, wall)
+            await live.ledger.ready(request, live.policy, wall, service.deadline(None, time.monotonic()))
         snapshot = live.state.snapshot(time.monotonic(), wall, live.ledger.spent(request, live.policy, wall))
         snapshot = replace(snapshot, ledger_lost=live.ledger.leases.lost)
         return as_dict(decide(request, snapshot, live.policy, service.settings.seed), live.policy)

@@ -48,8 +48,9 @@ class Ask:
     callers_own: bool = False  # the deadline is the caller's: who misses it need not be broken
     priority: str = "interactive"
     tenant: str = ""
+    expected: Usage = field(default_factory=lambda: Usage(0, 0))  # tokens, where a backend does not count them
     steps: list[Step] = field(default_factory=list)
-    wasted: list[tuple[Candidate, Usage | None]] = field(default_factory=list)  # answers paid for and not used
+    wasted: list[tuple[Candidate, Usage]] = field(default_factory=list)  # answers paid for and not used
 
 
 @dataclass(slots=True)
@@ -80,6 +81,9 @@ class Result:
     started: float  # when the attempt that answered had its place
     lease: Lease
     step: Step
+    began_at: float = 0.0  # when the answer, or its first event, was there
+    ended: float | None = None  # when all of a stream was there, that was read ahead
+    asked_more: bool = False  # whether the answer holds what the client did not ask for
     wasted_usd: float = 0.0  # what the attempts that were not used have cost
 
     async def discard(self) -> None:
@@ -87,6 +91,12 @@ class Result:
         if self.answer.chunks is not None:
             await self.answer.chunks.aclose()
         self.lease.release()
+
+
+def expected_s(candidate: Candidate, ask: Ask) -> float:
+    """Seconds until it is expected to answer: the first token of a stream, all of any other answer."""
+    expected = candidate.estimate
+    return (expected.ttft_ms if ask.call.stream else expected.latency_ms) / 1000
 
 
 class DeadlinePassed(TimedOut):
@@ -114,6 +124,7 @@ class Attempts:
         step = Step(target.backend, kind)
         ask.steps.append(step)
         number = len(ask.steps)
+        gave_up = False
         try:
             async with asyncio.timeout(limit):
                 latest = ask.deadline - self._least_s(candidate, ask)
@@ -124,14 +135,16 @@ class Attempts:
             step.outcome = "ok"
             self._state.observe(target.backend_index, Event.SUCCESS, self._clock())
             lease.backend.learn((self._clock() - began) * 1000)
-            return Result(answer, candidate, number, began, lease, step)
+            return Result(answer, candidate, number, began, lease, step, self._clock())
         except TooLate:
             step.outcome = NoPlace.outcome
             raise NoPlace(f"{target.backend}: its queue is too long for the deadline", retry_after_s=1.0) from None
         except TimeoutError:
             step.outcome = TimedOut.outcome
             passed = limit >= remaining
-            if lease.has_place and (patience_s is not None or not ask.callers_own or self._slow(candidate, ask, now)):
+            gave_up = lease.has_place
+            # A caller that gives little time must not be able to have a backend kept out.
+            if lease.has_place and (not ask.callers_own or self._slow(candidate, ask, now)):
                 self._state.observe(target.backend_index, Event.FAILURE, self._clock())
             if not lease.has_place and not passed:
                 raise NoPlace(f"{target.backend}: no place within {limit:.3g} s", retry_after_s=1.0) from None
@@ -156,7 +169,7 @@ class Attempts:
             if step.outcome != "ok":
                 if step.outcome in ("overloaded", "timeout") and lease.has_place:
                     lease.backend.learn(None)
-                if step.outcome in ("cancelled", "timeout") and lease.has_place:
+                if gave_up or (step.outcome == "cancelled" and lease.has_place):
                     self._lost(candidate, ask, step.ms)
                 lease.release()
 
@@ -195,7 +208,7 @@ class Attempts:
     def _lost(self, candidate: Candidate, ask: Ask, ms: float) -> None:
         """A call that was sent and given up: it is billed, and took at least that long."""
         self._state.observe_at_least(candidate.target, ms, ask.call.stream, self._clock())
-        ask.wasted.append((candidate, None))
+        ask.wasted.append((candidate, Usage(ask.expected.tokens_in, 0)))
 
     def _enter(self, backend_index: int) -> Lease:
         backend = self._state.backends[backend_index]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import replace
 from typing import Any
 
@@ -18,10 +21,53 @@ from router.wire.parsed import Parsed
 
 log = logging.getLogger("pointsman")
 
+MAX_WAITING = 32
+"""Long texts that wait for what a candidate policy makes of them; of more nothing is compared."""
+Told = dict[str, Any] | None
+"""What the decision log says of the candidate, if anything."""
+
+
+class Comparisons:
+    """Those that are made beside the event loop. Belongs to one."""
+
+    def __init__(self, settings: Settings, metrics: Metrics, pool: Executor) -> None:
+        self._settings, self._metrics, self._pool = settings, metrics, pool
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def compare(
+        self,
+        candidate: CompiledPolicy,
+        decided: Decided,
+        parsed: Parsed,
+        hints: Hints,
+        beside: bool,
+        then: Callable[[Told], None],
+    ) -> None:
+        """Now, or (`beside`) in a thread; `then` takes what comes of it."""
+        facts = (candidate, decided, parsed, hints, self._settings, self._metrics)
+        if not beside:
+            then(compare(*facts))
+        elif len(self._tasks) >= MAX_WAITING:
+            self._metrics.candidate_decisions.labels("", "dropped").inc()
+            then(None)
+        else:
+
+            async def later() -> None:
+                then(await asyncio.get_running_loop().run_in_executor(self._pool, compare, *facts))
+
+            task = asyncio.create_task(later())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def aclose(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
 
 def compare(
     candidate: CompiledPolicy, decided: Decided, parsed: Parsed, hints: Hints, settings: Settings, metrics: Metrics
-) -> dict[str, Any] | None:
+) -> Told:
     """Decide the same request, in the same situation, under the candidate. What differs is counted, and a sample of it
     comes back for the log."""
     try:

@@ -7,15 +7,17 @@ late, costs nothing but time: the first answer stands.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
-from backends.calls import Chunks
+from backends.calls import Chunks, Usage
 from backends.errors import BackendError, RequestRejected
 from policies.schema import Cascade
 from policies.types import Candidate
 from router import confidence
-from router.attempts import Ask, Attempts, Clock, Result
+from router.attempts import Ask, Attempts, Clock, Result, expected_s
+from router.wire import openai
 
 MAX_HELD = 4 * 1024 * 1024
 """Most bytes of a stream that are held back to be judged."""
@@ -27,18 +29,68 @@ Rounds = Callable[[Sequence[Candidate], Ask], Awaitable[Result]]
 
 
 class Held:
-    """A stream of which the beginning, or all, has been read already."""
+    """A stream that has been read ahead. What was read comes first, then the rest of it, or what broke it; `strip`: all
+    of it without the tokens' probabilities, which the client did not ask for."""
 
-    def __init__(self, read: list[bytes], rest: Chunks) -> None:
-        self.read, self._rest = read, rest
+    def __init__(self, rest: Chunks, strip: bool) -> None:
+        self._rest, self._strip = rest, strip
+        self.read: list[bytes] = []
+        self._pending: asyncio.Task[bytes | None] | None = None
+        self._ended = False
+        self.error: BackendError | None = None
 
     def __aiter__(self) -> Held:
         return self
 
     async def __anext__(self) -> bytes:
-        return self.read.pop(0) if self.read else await anext(self._rest)
+        if self.read:
+            chunk: bytes | None = self.read.pop(0)
+        elif self.error is not None:
+            raise self.error
+        elif self._ended:
+            raise StopAsyncIteration
+        else:
+            pending, self._pending = self._pending, None
+            chunk = await (pending or self._next())
+            if chunk is None:
+                self._ended = True
+                raise StopAsyncIteration
+        return confidence.events_without(chunk or b"") if self._strip else chunk or b""
+
+    async def read_ahead(self, within_s: float) -> bool:
+        """Whether all of it is there; False where that takes too long, is too much, or it breaks."""
+        loop = asyncio.get_running_loop()
+        end, size = loop.time() + within_s, 0
+        while size <= MAX_HELD:
+            # A task of its own: what a timeout cut off could not be read on.
+            self._pending = self._pending or asyncio.create_task(self._next())
+            done, _ = await asyncio.wait({self._pending}, timeout=max(end - loop.time(), 0))
+            if not done:
+                return False
+            finished, self._pending = self._pending, None
+            try:
+                chunk = finished.result()
+            except BackendError as error:
+                self.error = error
+                return False
+            if chunk is None:
+                self._ended = True
+                return True
+            self.read.append(chunk)
+            size += len(chunk)
+        return False
+
+    async def _next(self) -> bytes | None:
+        try:
+            return await anext(self._rest)
+        except StopAsyncIteration:
+            return None
 
     async def aclose(self) -> None:
+        if self._pending is not None:
+            self._pending.cancel()
+            with contextlib.suppress(asyncio.CancelledError, BackendError):
+                await self._pending
         await self._rest.aclose()
 
 
@@ -47,70 +99,76 @@ class Cascading:
         self._attempts, self._cascade, self._clock = attempts, cascade, clock
 
     async def run(self, candidates: Sequence[Candidate], ask: Ask, rounds: Rounds) -> Result:
-        best, asked = await self._first(candidates, ask, rounds)
-        while True:
-            better = _better(candidates, best.candidate, ask)
-            escalates = bool(better) and await self._escalates(best, better[0], ask)
-            if asked:
-                best.answer, asked = confidence.without(best.answer), False
-                if isinstance(best.answer.chunks, Held):
-                    best.answer.chunks.read[:] = [confidence.events_without(b"".join(best.answer.chunks.read))]
-            if not escalates:
-                return best
-            try:
-                result = await self._attempts.make(better[0], ask, "escalation")
-            except (BackendError, RequestRejected):  # told in the steps: the answer that is there stands
-                return best
-            except BaseException:
+        best = await self._first(candidates, ask, rounds)
+        try:
+            while (better := _better(candidates, best.candidate, ask)) and await self._escalates(best, better[0], ask):
+                following = await self._next(better, ask)
+                if following is None:
+                    break
+                ask.wasted.append((best.candidate, _used(best, ask)))
+                self._attempts.answered(best)
                 await best.discard()
-                raise
-            ask.wasted.append((best.candidate, best.answer.usage))
-            self._attempts.answered(best)
+                best = following
+        except BaseException:
+            ask.wasted.append((best.candidate, _used(best, ask)))
             await best.discard()
-            best = result
+            raise
+        if best.answer.chunks is None and best.asked_more:
+            best.answer = confidence.without(best.answer)
+        return best
 
-    async def _first(self, candidates: Sequence[Candidate], ask: Ask, rounds: Rounds) -> tuple[Result, bool]:
-        """An answer that can be judged, as far as its backend is able to give one, and whether it holds more than the
-        client asked for."""
+    async def _first(self, candidates: Sequence[Candidate], ask: Ask, rounds: Rounds) -> Result:
+        """An answer that can be judged, as far as its backend is able to give one."""
         asking = confidence.asking(ask.call)
         if asking is not ask.call:
             try:
-                return await rounds(candidates, replace(ask, call=asking)), True
+                return _held(await rounds(candidates, replace(ask, call=asking)), True)
             except RequestRejected:  # it may know nothing of what was put in
                 pass
-        return await rounds(candidates, ask), False
+        return _held(await rounds(candidates, ask), False)
+
+    async def _next(self, better: Sequence[Candidate], ask: Ask) -> Result | None:
+        """The answer of a better one; it is asked how sure it is where there is one that is better still."""
+        last = all(one.target.quality <= better[0].target.quality for one in better)
+        call = ask.call if last else confidence.asking(ask.call)
+        try:
+            result = await self._attempts.make(better[0], replace(ask, call=call), "escalation")
+        except (BackendError, RequestRejected):  # told in the steps: the answer that is there stands
+            return None
+        return _held(result, call is not ask.call)
 
     async def _escalates(self, best: Result, better: Candidate, ask: Ask) -> bool:
-        expected = better.estimate.ttft_ms if ask.call.stream else better.estimate.latency_ms
-        room = ask.deadline - self._clock() - _ROOM * expected / 1000
+        room = ask.deadline - self._clock() - _ROOM * expected_s(better, ask)
         if room <= 0:
             return False
-        if best.answer.chunks is not None:
-            best.step.confidence = await self._of_stream(best, room)
-        else:
-            best.step.confidence = confidence.of_answer(best.answer, ask.call, self._cascade)
-        return (best.step.confidence or 0.0) < float(self._cascade.escalate_below_confidence)
-
-    async def _of_stream(self, best: Result, room_s: float) -> float | None:
-        """Reads the stream to its end, and holds it; None where that takes too long, or it breaks."""
-        chunks = best.answer.chunks
-        assert chunks is not None
-        held: list[bytes] = []
-        size = 0
         try:
-            async with asyncio.timeout(room_s):
-                async for chunk in chunks:
-                    held.append(chunk)
-                    size += len(chunk)
-                    if size > MAX_HELD:
-                        break
-                else:
-                    return confidence.of_events(b"".join(held), self._cascade)
-        except (TimeoutError, BackendError):
-            return None
-        finally:
-            best.answer = replace(best.answer, chunks=Held(held, chunks))
-        return None
+            if isinstance(best.answer.chunks, Held):
+                whole = await best.answer.chunks.read_ahead(room)
+                best.ended = self._clock() if whole else None
+                told = confidence.of_events(b"".join(best.answer.chunks.read), self._cascade) if whole else None
+            else:
+                best.lease.release()  # it is all there: its place is free
+                told = confidence.of_answer(best.answer, ask.call, self._cascade)
+        except (ValueError, TypeError, ArithmeticError, RecursionError):  # whatever a backend makes of its answer
+            told = None
+        best.step.confidence = told
+        return (told or 0.0) < float(self._cascade.escalate_below_confidence)
+
+
+def _held(result: Result, asked_more: bool) -> Result:
+    result.asked_more = asked_more
+    if result.answer.chunks is not None:
+        result.answer = replace(result.answer, chunks=Held(result.answer.chunks, asked_more))
+    return result
+
+
+def _used(result: Result, ask: Ask) -> Usage:
+    """What an answer that is not used has cost: as its backend counted, or as much of it as came."""
+    chunks = result.answer.chunks
+    if not isinstance(chunks, Held):
+        return result.answer.usage or ask.expected
+    events = b"".join(chunks.read)
+    return openai.usage_in(events) or Usage(ask.expected.tokens_in, openai.pieces_in(events))
 
 
 def _better(candidates: Sequence[Candidate], than: Candidate, ask: Ask) -> list[Candidate]:

@@ -137,7 +137,8 @@ class Exchange:
             if self._result is not None:
                 self._result.lease.release()
             if self._result is not None and self._decided is not None and self._cost_usd is None and self._began:
-                self._service.broke_off(self._live, self._decided, self._result, self._usage or self._seen())
+                spent = self._service.broke_off(self._live, self._decided, self._result, self._usage or self._seen())
+                self._cost_usd = spent + self._result.wasted_usd
             self._count(outcome)
 
     async def _to_client(self, sending: Awaitable[None]) -> None:
@@ -222,17 +223,17 @@ class Exchange:
         try:
             estimate = self._service.cost(result.candidate, decided.request, None) + result.wasted_usd
             headers = (("content-type", "text/event-stream"), ("cache-control", "no-cache"))
-            await begin_stream(self._send, (*headers, *self._headers(estimate)))
+            await self._to_client(begin_stream(self._send, (*headers, *self._headers(estimate))))
             now = self._began = time.monotonic()
             first_byte = self._service.metrics.first_byte_seconds.labels(decided.request.task, target.tier)
             first_byte.observe(now - self._arrived)
-            self._live.state.observe_ttft(target, (now - result.started) * 1000, now)
+            self._live.state.observe_ttft(target, (result.began_at - result.started) * 1000, now)
             if decided.decision.resume:
                 chunks = ResumedStream(chunks, call, self._resume)
             if self._masked is not None:
                 chunks = RestoredStream(chunks, self._masked.pseudonyms)
             async for chunk in chunks:
-                self._events += chunk.count(b"data:")
+                self._events += openai.pieces_in(chunk)
                 if b'"usage"' in chunk:
                     self._usage = openai.usage_in(chunk) or self._usage
                 await self._to_client(send_chunk(self._send, chunk))
@@ -252,7 +253,11 @@ class Exchange:
         broken, decided = self._result, self._decided
         assert broken is not None and decided is not None
         asked = {step.backend for step in self._steps}
-        rest = tuple(c for c in decided.decision.attempts if c.target.backend not in asked)
+        # What a backend has said may be as sensitive as what it may see, whatever the request's label.
+        least = broken.candidate.target.clearance
+        rest = tuple(
+            c for c in decided.decision.attempts if c.target.backend not in asked and c.target.clearance >= least
+        )
         if not rest:
             return None
         decision = replace(decided.decision, attempts=rest, strategy=None)
@@ -262,7 +267,9 @@ class Exchange:
             return None
         self._live.stream_broke(broken)
         broken.step.outcome = "broken"
-        self._service.broke_off(self._live, decided, broken, self._usage or self._seen())
+        spent = self._service.broke_off(self._live, decided, broken, self._usage or self._seen())
+        result.wasted_usd += broken.wasted_usd + spent
+        self._events, self._usage = 0, None
         broken.lease.release()
         self._result = result
         return result.answer.chunks

@@ -10,15 +10,16 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from backends.calls import Backend
 from backends.errors import BackendError, BadAnswer, Failed, Overloaded, Unreachable
 from policies.schema import Hedge
 from policies.types import Candidate, Decision, RefusalCode
 from router.allowance import Allowance
-from router.attempts import Ask, Attempts, Clock, DeadlinePassed, Result
+from router.attempts import Ask, Attempts, Clock, DeadlinePassed, Result, expected_s
 from router.cascade import Cascading
 from router.errors import ApiError
 from router.metrics import Metrics
@@ -71,7 +72,6 @@ class Executor:
         if hedge is None or len(decision.attempts) < 2 or not ask.call.repeatable:
             return await self._rounds(decision.attempts, ask, retries)
         allowance = self._hedges.setdefault(decision.rule, Allowance(hedge.max_extra_load))
-        allowance.share = hedge.max_extra_load
         allowance.earn()
         return await self._rounds(decision.attempts, ask, retries, hedge, allowance)
 
@@ -136,10 +136,16 @@ class Executor:
                 running -= done
                 good = [task for task in done if task.exception() is None]
                 if good:
-                    await _settle(good[1:])
+                    winner = good[0].result()
+                    try:
+                        await _settle({*good[1:], *running}, ask)
+                    except BaseException:
+                        await _finish(winner.discard())
+                        raise
+                    running = set()
                     if any(step.kind == "hedge" for step in ask.steps):
-                        self._metrics.hedges.labels("won" if good[0].result().step.kind == "hedge" else "lost").inc()
-                    return good[0].result()
+                        self._metrics.hedges.labels("won" if winner.step.kind == "hedge" else "lost").inc()
+                    return winner
                 for task in done:
                     error = task.exception()
                     if not isinstance(error, BackendError):
@@ -150,7 +156,7 @@ class Executor:
                         self._launch(running, rest, ask, "fallback")
             return None
         finally:
-            await _settle(running)
+            await _settle(running, ask)
 
     def _launch(self, running: set[asyncio.Task[Result]], rest: Iterator[Candidate], ask: Ask, kind: str) -> None:
         candidate = next(rest, None)
@@ -163,7 +169,7 @@ class Executor:
         share, stream = hedge.after_quantile, ask.call.stream
         measured = [self._attempts.quantile_s(candidate, share, stream) for candidate in candidates[:2]]
         known = [one for one in measured if one is not None]
-        return min(known) if known else 2 * _expected_s(candidates[0], ask)
+        return min(known) if known else 2 * expected_s(candidates[0], ask)
 
     def _patience(
         self, candidate: Candidate, following: Candidate | None, ask: Ask, retries: Allowance
@@ -173,11 +179,12 @@ class Executor:
         if following is None or not ask.call.repeatable:
             return None
         remaining = ask.deadline - self._clock()
-        patience = remaining - min(2 * _expected_s(following, ask), remaining / 3)
         usual = self._attempts.quantile_s(candidate, 0.99, ask.call.stream)
-        if usual is not None and _HOPELESS * usual < patience and retries.available:
-            return max(_HOPELESS * usual, 0.1)
-        return patience
+        enough = usual if usual is not None else 2 * expected_s(candidate, ask)  # a healthy one has answered by then
+        patience = max(remaining - min(2 * expected_s(following, ask), remaining / 3), enough)
+        if usual is not None and retries.available:
+            patience = min(patience, max(_HOPELESS * usual, 0.1))
+        return patience if patience < remaining else None
 
     def _pause(self, errors: Sequence[BackendError], ask: Ask, number: int) -> float | None:
         """Seconds until it is worth asking somebody again who failed; None where it is not."""
@@ -192,11 +199,6 @@ class Executor:
         return pause if waits and self._clock() + pause < ask.deadline else None
 
 
-def _expected_s(candidate: Candidate, ask: Ask) -> float:
-    expected = candidate.estimate
-    return (expected.ttft_ms if ask.call.stream else expected.latency_ms) / 1000
-
-
 def _note(error: BackendError, failures: _Failures) -> bool:
     """Whether there is time to go on."""
     failures.errors.append(error)
@@ -209,12 +211,29 @@ def _may_follow(error: BackendError, ask: Ask) -> bool:
     return ask.call.repeatable or isinstance(error, Unreachable | Overloaded)
 
 
-async def _settle(tasks: Sequence[asyncio.Task[Result]] | set[asyncio.Task[Result]]) -> None:
+_finishing: set[asyncio.Task[None]] = set()
+
+
+async def _finish(work: Coroutine[Any, Any, None]) -> None:
+    """Work that is done to its end also where the request is cancelled meanwhile: it frees what is held."""
+    task = asyncio.create_task(work)
+    _finishing.add(task)
+    task.add_done_callback(_finishing.discard)
+    await asyncio.shield(task)
+
+
+async def _settle(tasks: Collection[asyncio.Task[Result]], ask: Ask) -> None:
     """End attempts whose answer is not wanted any more, and free what they hold."""
+    if tasks:
+        await _finish(_end(tasks, ask))
+
+
+async def _end(tasks: Collection[asyncio.Task[Result]], ask: Ask) -> None:
     for task in tasks:
         task.cancel()
     for result in await asyncio.gather(*tasks, return_exceptions=True):
-        if isinstance(result, Result):
+        if isinstance(result, Result):  # it had answered: that is paid for
+            ask.wasted.append((result.candidate, result.answer.usage or ask.expected))
             await result.discard()
 
 

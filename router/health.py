@@ -93,6 +93,10 @@ def unavailable(
         return f"does not answer its probes ({health.probe_failures} failed in a row)"
     if now < health.ejected_until:
         return f"ejected after repeated failures, for {health.ejected_until - now:.0f} s more"
-    if in_flight and in_flight >= (allowed := room(health, now, capacity, settings)) and allowed < capacity:
+    if (
+        in_flight
+        and in_flight >= (allowed := room(health, now, capacity, settings))
+        and (allowed < capacity or _on_trial(health, now))
+    ):
         return f"back after an ejection, with {allowed} at a time so far"
     return None

@@ -64,9 +64,10 @@ class Ledger:
                 found[book] = min(needs), max(needs)
         return found
 
-    async def ready(self, request: Request, policy: CompiledPolicy, now: float) -> None:
-        """Wait until enough is leased, or it is known that there is not enough; at most WAIT_S."""
-        until = time.monotonic() + WAIT_S
+    async def ready(self, request: Request, policy: CompiledPolicy, now: float, deadline: float) -> None:
+        """Wait until enough is leased, or it is known that there is not enough; at most WAIT_S, and no longer than
+        the request has (monotonic clock)."""
+        until = min(time.monotonic() + WAIT_S, deadline)
         while (needs := self.short(request, policy, now)) and (left_s := until - time.monotonic()) > 0:
             await self.leases.ask(needs, left_s)
 

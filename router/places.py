@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 PRIORITIES = ("interactive", "batch")
+_BATCH_TURN = 8
 
 
 class TooLate(Exception):
@@ -24,26 +25,38 @@ class Waiter:
 
 @dataclass(slots=True)
 class FairQueue:
-    """First by priority, then one of each tenant in turn, then by arrival. Every step takes the same time, however many
-    wait."""
+    """First by priority (one turn in eight is the batch's, so that it is not kept out for ever), then one of each
+    tenant in turn, then by arrival."""
 
     tenants: tuple[OrderedDict[str, deque[Waiter]], ...] = field(
         default_factory=lambda: tuple(OrderedDict() for _ in PRIORITIES)
     )
+    _turns: int = 0
 
     def put(self, priority: str, tenant: str, waiter: Waiter) -> None:
         self.tenants[PRIORITIES.index(priority)].setdefault(tenant, deque()).append(waiter)
 
     def take(self) -> Waiter | None:
-        for waiting in self.tenants:
+        self._turns += 1
+        order = reversed(self.tenants) if self._turns % _BATCH_TURN == 0 else self.tenants
+        for waiting in order:
             while waiting:
                 tenant, line = waiting.popitem(last=False)
                 waiter = line.popleft()
                 if line:
                     waiting[tenant] = line  # behind the others
-                if not waiter.turn.done():  # those who have left are still in line
+                if not waiter.turn.done():  # it may be leaving at this moment
                     return waiter
         return None
+
+    def drop(self, priority: str, tenant: str, waiter: Waiter) -> None:
+        """One that waits no more."""
+        waiting = self.tenants[PRIORITIES.index(priority)]
+        line = waiting.get(tenant)
+        if line is not None and waiter in line:
+            line.remove(waiter)
+            if not line:
+                del waiting[tenant]
 
 
 class Places:
@@ -71,6 +84,7 @@ class Places:
         try:
             await waiter.turn
         except asyncio.CancelledError:
+            self._queue.drop(priority, tenant, waiter)
             if waiter.turn.done() and not waiter.turn.cancelled() and waiter.turn.exception() is None:
                 self.release()  # its turn had come
             raise

@@ -2,7 +2,8 @@
 
 The other backend gets the conversation with what has been said so far as the assistant's beginning, and most servers go
 on from there. What has gone to the client stays as it is: the joint may show, which is why a rule must ask for it. Only
-plain text can be gone on with: one choice, no tool calls.
+plain text can be gone on with: one choice, no tool calls. What was said is scanned by nobody, so it only goes to
+who may see at least as much as the one that said it.
 """
 
 from __future__ import annotations
@@ -64,7 +65,9 @@ class ResumedStream:
                 choices = msgspec.json.decode(line[5:])["choices"]
                 for choice in choices:
                     delta = choice["delta"]
-                    self._plain = self._plain and not choice.get("index") and not delta.get("tool_calls")
+                    whole = choice.get("finish_reason") is not None  # all is said: there is nothing to go on with
+                    plain = not whole and not choice.get("index") and not delta.get("tool_calls")
+                    self._plain = self._plain and plain
                     self._said.append(delta.get("content") or "")
             except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
                 self._plain = False

@@ -58,13 +58,14 @@ class Listeners:
         self._service = service
         self._servers: list[_Uvicorn] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._awaiting_admin: asyncio.Task[None] | None = None
         self._sockets = [(DataApp(service), data)] + ([(AdminApp(service), admin)] if admin else [])
 
     async def start(self) -> None:
         for app, sock in self._sockets:
             await self._serve(app, sock)
         if len(self._sockets) == 1:
-            self._tasks.append(asyncio.create_task(self._await_admin_port()))
+            self._awaiting_admin = asyncio.create_task(self._await_admin_port())
 
     async def _serve(self, app: object, sock: socket.socket) -> None:
         config = uvicorn.Config(
@@ -105,6 +106,8 @@ class Listeners:
     async def stop(self) -> None:
         """Take no more connections, let requests in progress end; tell those that do not, then close."""
         self._service.draining = True
+        if self._awaiting_admin is not None:
+            self._awaiting_admin.cancel()
         for server in self._servers:
             server.should_exit = True
         waiting = [task for task in self._tasks if not task.done()]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -21,7 +23,7 @@ from policies.estimate import cost_usd, size
 from policies.tenants import ANONYMOUS, Tenant
 from policies.types import Candidate, RefusalCode, Request
 from router.attempts import Ask, Result, Step
-from router.candidate import compare
+from router.candidate import Comparisons, Told
 from router.configuration import Configuration
 from router.decisionlog.record import Decided, Outcome, as_record
 from router.decisionlog.writer import DecisionLog
@@ -43,6 +45,8 @@ log = logging.getLogger("pointsman")
 
 RECENT_DECISIONS = 512
 LONG_BODY_BYTES = 128 * 1024
+_SCANS = 4
+"""Texts that are looked through beside the event loop at the same time."""
 _RETIRE_S = 300.0
 """How long requests under a configuration that has been replaced may keep its backends open."""
 Loader = Callable[[], Configuration]
@@ -97,7 +101,8 @@ class Service:
         self.peers: Callable[[], Awaitable[list[Reload]]] = self._alone
         self._reloading = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
-        self._comparing: set[asyncio.Task[None]] = set()
+        self._scans = ThreadPoolExecutor(_SCANS, thread_name_prefix="scan")
+        self._comparisons = Comparisons(self.settings, self.metrics, self._scans)
         self.metrics.policy_info.labels(self.policy.digest).set(1)
 
     @property
@@ -134,9 +139,10 @@ class Service:
     async def aclose(self) -> None:
         for task in self._retiring:
             task.cancel()
-        await asyncio.gather(*self._retiring, *self._comparing, return_exceptions=True)
+        await asyncio.gather(*self._retiring, self._comparisons.aclose(), return_exceptions=True)
         await self.shadows.aclose()
         await self.live.aclose()
+        self._scans.shutdown(wait=False, cancel_futures=True)
         await self.leases.aclose()
         if self._sharing is not None:
             await self._sharing.aclose()
@@ -174,16 +180,14 @@ class Service:
         policy = live.policy
         decision_id = secrets.token_hex(16)
         facts = (parsed, hints, policy, body_bytes, decision_id, wall, tenant)
-        beside = _beside_the_loop(body_bytes, policy)
-        if beside:
-            end = self.deadline(deadline_ms(parsed, hints), time.monotonic() if began is None else began)
-            request, found, masked = await _in_time(asyncio.to_thread(build_request, *facts), end)
+        end = self.deadline(deadline_ms(parsed, hints), time.monotonic() if began is None else began)
+        if _beside_the_loop(body_bytes, policy):
+            looking = asyncio.get_running_loop().run_in_executor(self._scans, build_request, *facts)
+            request, found, masked = await _in_time(looking, end)
         else:
             request, found, masked = build_request(*facts)
         if live.ledger.short(request, policy, wall):  # rare: leases are renewed before they run out
-            paused = time.perf_counter()
-            await live.ledger.ready(request, policy, wall)
-            begin += time.perf_counter() - paused  # neither labelling nor deciding
+            await live.ledger.ready(request, policy, wall, end)
         # No await from here to `admit`: what the decision saw as free must still be so.
         snapshot = live.state.snapshot(time.monotonic(), wall, live.ledger.spent(request, policy, wall))
         if self.leases.lost:
@@ -238,6 +242,7 @@ class Service:
             asked_ms is not None,
             decided.decision.priority,
             decided.request.tenant,
+            Usage(decided.request.tokens_in, decided.request.tokens_out),
             [] if steps is None else steps,
         )
         result: Result | None = None
@@ -246,7 +251,7 @@ class Service:
             return result
         finally:
             for candidate, usage in ask.wasted:  # hedges, escalations: what is not used is paid for all the same
-                spent = self._charge(live, decided, candidate, usage or Usage(decided.request.tokens_in, 0))
+                spent = self._charge(live, decided, candidate, usage)
                 if result is not None:
                     result.wasted_usd += spent
 
@@ -256,7 +261,7 @@ class Service:
         """Fold a whole, good answer into state and metrics; its cost in USD. `usage` is what the backend counted,
         `seen` what was seen of it on its way, for where it counted nothing."""
         target = result.candidate.target
-        now = time.monotonic()
+        now = result.ended or (time.monotonic() if result.answer.chunks is not None else result.began_at)
         request = decided.request
         sized = size(request) if request.protocol == "oip" else usage.tokens_out if usage and usage.tokens_out else None
         live.state.observe_latency(target, (now - result.started) * 1000, now, sized)
@@ -265,9 +270,10 @@ class Service:
             self.metrics.tokens.labels(target.backend, "out").inc(usage.tokens_out)
         return self._charge(live, decided, result.candidate, usage or seen)
 
-    def broke_off(self, live: Live, decided: Decided, result: Result, usage: Usage | None) -> None:
-        """Count an answer that ended early: whoever gave it bills what it has made, which only an estimate can say."""
-        self._charge(live, decided, result.candidate, usage)
+    def broke_off(self, live: Live, decided: Decided, result: Result, usage: Usage | None) -> float:
+        """Count an answer that ended early: whoever gave it bills what it has made, which only an estimate can say. Its
+        cost in USD."""
+        return self._charge(live, decided, result.candidate, usage)
 
     def _charge(self, live: Live, decided: Decided, candidate: Candidate, usage: Usage | None) -> float:
         """Count what an answer costs, in metrics and quotas; the cost in USD."""
@@ -290,21 +296,14 @@ class Service:
         the decision log."""
         live.ledger.release(decided.id)
         candidate = live.configuration.candidate
-        facts = (decided, parsed, hints, self.settings, self.metrics)
         if candidate is None:
             self._record(decided, outcome, None)
-        elif not _beside_the_loop(decided.request.body_bytes, candidate):
-            self._record(decided, outcome, compare(candidate, *facts))
-        else:
+            return
+        beside = _beside_the_loop(decided.request.body_bytes, candidate)
+        record = functools.partial(self._record, decided, outcome)
+        self._comparisons.compare(candidate, decided, parsed, hints, beside, record)
 
-            async def later() -> None:
-                self._record(decided, outcome, await asyncio.to_thread(compare, candidate, *facts))
-
-            task = asyncio.create_task(later())
-            self._comparing.add(task)
-            task.add_done_callback(self._comparing.discard)
-
-    def _record(self, decided: Decided, outcome: Outcome, other: dict[str, Any] | None) -> None:
+    def _record(self, decided: Decided, outcome: Outcome, other: Told) -> None:
         if self.log is not None:
             self.log.put(lambda: as_record(decided, outcome) | ({"candidate": other} if other else {}))
 

@@ -39,7 +39,7 @@ class Shadows:
     def copy(self, live: Live, decided: Decided, call: Call) -> None:
         """Send a copy where the decision says so. Returns at once."""
         decision = decided.decision
-        if decision.shadow is None:
+        if decision.shadow is None or not call.repeatable:
             return
         name = decision.shadow.target.backend
         if len(self._tasks) >= MAX_COPIES:

@@ -31,7 +31,8 @@ class View:
 
 def together(views: Mapping[str, View]) -> View:
     """What all of them know: sums of what is under way; ejected is what at least half of them keep out, for as long as
-    the shortest of those. (One alone may have lost its own network.)"""
+    the shortest of those. (One that has lost its own network keeps all of them out: that goes as far as the fleet lets
+    backends be kept out at all.)"""
     in_flight: dict[str, int] = {}
     ejected: dict[str, list[float]] = {}
     for view in views.values():

@@ -113,6 +113,7 @@ class FleetState:
         self._others = View()
         self._others_until = 0.0
         self._ejected_elsewhere: dict[str, float] = {}
+        self._index = {state.name: i for i, state in enumerate(self.backends)}
         self._whole = [Latency() for _ in policy.targets]
         self._first = [Latency() for _ in policy.targets]
         self._aged = 0.0
@@ -144,10 +145,10 @@ class FleetState:
             backend.health = spared(backend.health)
 
     def _too_many_out(self, backend_index: int, now: float) -> bool:
-        """Whether too large a share of those who serve the same models is ejected, this one included."""
+        """Whether too large a share of those who serve the same models is kept out, this one included."""
         models = {target.model for target in self._targets if target.backend_index == backend_index}
         peers = {target.backend_index for target in self._targets if target.model in models}
-        out = sum(ejected(self.backends[i].health, now) for i in peers)
+        out = sum(i == backend_index or ejected(self.backends[i].health, now) for i in peers)
         return out > max(1.0, self._ejection.max_share * len(peers))
 
     # --- what other replicas know ------------------------------------------------------------------------------------
@@ -173,7 +174,7 @@ class FleetState:
 
     def _unavailable(self, backend: BackendState, now: float) -> str | None:
         until = self._ejected_elsewhere.get(backend.name, 0.0)
-        if now < until and now < self._others_until:
+        if now < until and now < self._others_until and not self._too_many_out(self._index[backend.name], now):
             return f"ejected by other replicas after repeated failures, for {until - now:.0f} s more"
         if backend.health.returned_at < 0 and not backend.health.ejections and not backend.health.probe_failures:
             return None  # never was out: nearly all, nearly always

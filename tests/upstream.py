@@ -7,6 +7,7 @@ import json
 import socket
 import ssl
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ class Answers:
     headers: dict[str, str] = field(default_factory=lambda: {"content-type": "application/json"})
     raw: bytes | None = None
     chunks: list[bytes] | None = None
+    pause_s: float = 0.0  # between chunks
     cut: bool = False  # close the connection before the last chunk of a chunked body
 
 
@@ -82,6 +84,7 @@ def upstream(probe: Callable[[], int] = lambda: 200) -> Iterator[Upstream]:
             for chunk in answers.chunks:
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
                 self.wfile.flush()
+                time.sleep(answers.pause_s)
             if answers.cut:
                 self.close_connection = True
             else:

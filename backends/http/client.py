@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from backends.http.connection import Connection, Headers, connection_factory
-from backends.http.errors import ConnectError, HttpError, HttpTimeout, ProtocolError, TooLarge
+from backends.http.errors import ConnectError, ConnectTimeout, HttpError, ProtocolError, TooLarge
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*\Z")
@@ -243,7 +243,7 @@ class HttpClient:
                 transport, connection = await self._dial()
         except TimeoutError:
             self._forget()
-            raise HttpTimeout(f"{self._where}: no connection within {self.timeouts.connect_s:g} s") from None
+            raise ConnectTimeout(f"{self._where}: no connection within {self.timeouts.connect_s:g} s") from None
         except (OSError, ssl.SSLError, UnicodeError) as error:
             self._forget()
             raise ConnectError(f"{self._where}: {_reason(error)}") from None

@@ -2,7 +2,8 @@
 
     HttpError
      ├─ ConnectError       no connection: name, refused, reset, TLS
-     ├─ HttpTimeout        connect, first byte, or between bytes
+     ├─ HttpTimeout        first byte, or between bytes
+     ├─ ConnectTimeout     no connection in time: both of the above
      ├─ ProtocolError      what came is not an HTTP/1.1 response, or not all of one
      └─ TooLarge           headers or a buffered body over the limit
 
@@ -21,6 +22,10 @@ class ConnectError(HttpError):
 
 
 class HttpTimeout(HttpError):
+    pass
+
+
+class ConnectTimeout(ConnectError, HttpTimeout):
     pass
 
 

@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -34,6 +35,8 @@ class FileLedger:
         self._clock = clock
         self._cells: dict[tuple[str, float], Cell] = {}
         self._lock = threading.Lock()
+        # Its own: scans may have taken all of the loop's.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._path, self._file = path, -1
         self._size = self._compact_at = 0
         self._broken = False
@@ -43,7 +46,8 @@ class FileLedger:
     async def sync(self, replica: str, seq: int, reports: Sequence[Report]) -> list[Grant]:
         if self._path is None:
             return self.fold(replica, seq, reports)
-        return await asyncio.to_thread(self.fold, replica, seq, reports)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, self.fold, replica, seq, reports)
 
     def fold(self, replica: str, seq: int, reports: Sequence[Report]) -> list[Grant]:
         """`sync`, waiting for the disk. Raises LedgerLost where it cannot be written."""
@@ -69,6 +73,7 @@ class FileLedger:
             if self._file >= 0:
                 os.close(self._file)  # and with it the lock
             self._file = -1
+        self._thread.shutdown(wait=False)
 
     # --- the file ---------------------------------------------------------------------------------------------------
 

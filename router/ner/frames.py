@@ -10,7 +10,8 @@ import msgspec
 Request = list[str]
 """Texts."""
 Reply = list[list[tuple[int, int, str]]]
-"""Of each text: where a name starts and ends, in characters, and what the model calls it."""
+"""Of each text: where a name starts and ends, in characters, and what the model calls it. None in its place: the model
+could not read them."""
 
 
 class Closed(Exception):

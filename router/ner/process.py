@@ -42,6 +42,7 @@ class Recogniser:
         self._process: subprocess.Popen[bytes] | None = None
         self._ready = False
         self._first = True
+        self._killing: weakref.finalize[..., Recogniser] | None = None
 
     def load(self) -> None:
         """Raises Unavailable with the reason where the model cannot be loaded."""
@@ -61,12 +62,14 @@ class Recogniser:
             try:
                 peer.settimeout(max(deadline - time.monotonic(), 0.001))
                 send(peer, texts)
-                found = msgspec.msgpack.decode(self._receive(peer, deadline), type=Reply)
+                found = msgspec.msgpack.decode(self._receive(peer, deadline), type=Reply | None)
             except Exception as error:  # a reply that comes later must not be taken for the next call's
                 self._end()
                 self._begin()
                 log.error("the model %s gave no answer within %.1f s, and is started anew", self.model, timeout_s)
                 raise Unavailable(type(error).__name__) from None
+            if found is None:
+                raise Unavailable("the model cannot read these texts")
             return [[Named(*one) for one in names] for names in found]
         finally:
             self._turn.release()
@@ -111,7 +114,9 @@ class Recogniser:
                 stderr=subprocess.DEVNULL,
             )
         self._ready = False
-        weakref.finalize(self, _kill, self._process, self._peer)
+        if self._killing is not None:
+            self._killing.detach()
+        self._killing = weakref.finalize(self, _kill, self._process, self._peer)
         return self._peer
 
     def _end(self) -> None:

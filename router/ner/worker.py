@@ -11,7 +11,7 @@ import sys
 
 import msgspec
 
-from router.ner.frames import Closed, Request, receive, send
+from router.ner.frames import Closed, Reply, Request, receive, send
 
 _USED = frozenset({"tok2vec", "transformer", "ner", "entity_ruler", "senter", "sentencizer", "parser"})
 """The steps of a pipeline that matter to finding names."""
@@ -29,9 +29,17 @@ def main() -> None:
         try:
             while True:
                 request = msgspec.msgpack.decode(receive(peer), type=Request)
-                send(peer, [[(e.start_char, e.end_char, e.label_) for e in doc.ents] for doc in pipeline.pipe(request)])
+                send(peer, _names(pipeline, request))
         except Closed:
             return
+
+
+def _names(pipeline, texts: Request) -> Reply | None:  # type: ignore[no-untyped-def]
+    """None where the model cannot do it, such as for a text that is longer than it takes."""
+    try:
+        return [[(e.start_char, e.end_char, e.label_) for e in doc.ents] for doc in pipeline.pipe(texts)]
+    except Exception:  # one request's text must not end the process that all need
+        return None
 
 
 def _load(model: str):  # type: ignore[no-untyped-def]

@@ -156,7 +156,7 @@ def _optional(fields: dict[str, Any], name: str, kind: type, what: str) -> Any:
 
 def repeatable(fields: Any) -> bool:
     """Whether a call may be made twice: `store` keeps something at the backend."""
-    return not (isinstance(fields, dict) and fields.get("store"))
+    return not (isinstance(fields, dict) and any(fields[name] for name in fields if name.lower() == "store"))
 
 
 def render_error(error: ApiError) -> bytes:
@@ -171,6 +171,11 @@ def render_error(error: ApiError) -> bytes:
 def stream_error(error: ApiError) -> bytes:
     """The event that ends a stream that has failed after it began."""
     return b"data: " + render_error(error) + b"\n\n"
+
+
+def pieces_in(events: bytes) -> int:
+    """How many events with something in them a piece of a stream has: servers send about a token in each."""
+    return events.count(b"data:") - events.count(b"data: [DONE]")
 
 
 def usage_in(events: bytes) -> Usage | None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 
 import numpy as np
 import pytest
-from test_execution import at_rest
+from conftest import compile_text
+from test_execution import at_rest, wait_until
 from upstream import Answers, upstream
 
 from backends.calls import Answer, Call
 from backends.tensors import InferAnswer, Tensor
+from policies.errors import ConfigurationError
 from policies.schema import Cascade
 from router import confidence
 
+EVENTS = {"content-type": "text/event-stream"}
 FLEET = """
 kind: Fleet
 backends:
@@ -165,3 +169,66 @@ def test_asking_changes_nothing_else():
     same = Call("m", "/v1/chat/completions", b'{"logprobs":true}')
     assert confidence.asking(same) is same
     assert confidence.asking(Call("m", "/v1/embeddings", b"{}")).body == b"{}"
+
+
+# --- nothing is lost on the way ---------------------------------------------------------------------------------------
+
+
+def test_a_client_that_leaves_while_a_stream_is_judged_frees_everything(start_router, small):
+    small.answers = Answers(chunks=[events(("a", -0.1)).encode()] * 400, headers=EVENTS, pause_s=0.05)
+    router = start(start_router, small, None)
+    connection = http.client.HTTPConnection("127.0.0.1", router.port, timeout=20)
+    body = json.dumps({"model": "chat", "stream": True, "messages": [{"role": "user", "content": "x"}]})
+    connection.request("POST", "/v1/chat/completions", body, {"content-type": "application/json"})
+    wait_until(lambda: len(small.asked) == 1)
+    connection.close()
+    wait_until(lambda: at_rest(router), 2)
+    assert router.service.state.backends[0].places.taken == 0
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"index": [], "delta": {}}, {"index": 0, "delta": {}, "logprobs": {"content": [{"logprob": 10**400}]}}, 7, None],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_whatever_a_backend_makes_of_its_answer_it_is_only_not_sure(start_router, small, odd, stream):
+    body = {"choices": [odd]}
+    router = start(start_router, small, body)
+    if stream:
+        small.answers = Answers(chunks=[f"data: {json.dumps(body)}\n\n".encode()], headers=EVENTS)
+    assert router.chat(stream=stream).backend == "large"
+    assert at_rest(router)
+
+
+def test_a_stream_that_takes_too_long_to_judge_goes_on_whole(start_router, small):
+    pieces = [events((f"{i} ", -0.1)).replace("data: [DONE]\n\n", "").encode() for i in range(20)]
+    small.answers = Answers(chunks=[*pieces, b"data: [DONE]\n\n"], headers=EVENTS, pause_s=0.05)
+    router = start(start_router, small, None, large="[{fail: status_500}]")
+    reply = router.chat(headers={"x-slo-ttft-ms": "600"}, stream=True)
+    said = [json.loads(line[6:]) for line in reply.body.decode().splitlines() if line.startswith("data: {")]
+    assert "".join(one["choices"][0]["delta"]["content"] for one in said) == "".join(f"{i} " for i in range(20))
+    assert reply.body.rstrip().endswith(b"[DONE]")
+    assert b'"logprob"' not in reply.body, "nobody asked for it"
+
+
+def test_a_stream_that_breaks_while_it_is_judged_says_so(start_router, small):
+    small.answers = Answers(
+        chunks=[events(("a", -0.1)).replace("data: [DONE]\n\n", "").encode()], headers=EVENTS, cut=True
+    )
+    router = start(start_router, small, None, large="[{fail: status_500}]")
+    reply = router.chat(stream=True)
+    assert b'"error"' in reply.body
+    assert router.count("pointsman_requests_total", outcome="stream_broken") == 1
+
+
+def test_what_was_generated_and_not_used_is_paid_for(start_router, small):
+    small.answers = Answers(chunks=[events(*[("w", -3.0)] * 5).encode()], headers=EVENTS)
+    router = start(start_router, small, None)
+    assert router.chat(stream=True).backend == "large"
+    assert router.count("pointsman_cost_usd_total", backend="small") == 1
+
+
+def test_a_rule_hedges_or_cascades_and_not_both():
+    text = FLEET.format(url="http://127.0.0.1:1", large="[{}]", more="").replace("cascade: {", "hedge: {}, cascade: {")
+    with pytest.raises(ConfigurationError, match="hedges or cascades, not both"):
+        compile_text(text)

@@ -156,6 +156,15 @@ def test_who_is_told_that_nobody_is_there_is_told_when_somebody_may_be(start_rou
     assert 4 <= int(reply.headers["retry-after"]) <= 5
 
 
+def test_a_caller_with_little_time_cannot_have_a_backend_kept_out(start_router):
+    slow = "[{latency_ms: 100}]"
+    router = start_router(two(first=slow, second=slow))
+    for _ in range(6):
+        router.chat(headers={"x-slo-latency-ms": "90"})
+    assert router.chat().status == 200
+    assert router.count("pointsman_rejections_total", filter="health") == 0
+
+
 def test_not_more_than_a_share_of_a_models_backends_is_kept_out(start_router):
     """With all of them out there would be nobody to ask: the last ones are asked although they fail."""
     router = start_router(two(first="[{fail: status_500}]", second="[{fail: status_500}]"))

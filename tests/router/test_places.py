@@ -90,3 +90,23 @@ def test_no_place_is_lost_or_given_twice(steps, capacity):
         await asyncio.gather(*tasks, return_exceptions=True)
 
     asyncio.run(main())
+
+
+def test_those_who_have_left_take_nobodys_turn_and_no_room():
+    async def main():
+        places = Places(1)
+        await places.acquire("interactive", "", FOREVER)
+        gone = [asyncio.create_task(places.acquire("batch", "a", FOREVER)) for _ in range(50)]
+        await asyncio.sleep(0)
+        for task in gone:
+            task.cancel()
+        await asyncio.gather(*gone, return_exceptions=True)
+        assert not any(waiting for waiting in places._queue.tenants)
+
+    asyncio.run(main())
+
+
+def test_a_batch_is_not_kept_out_for_ever():
+    wanted = [("batch", "b", "batch"), *(("interactive", "a", f"i{i}") for i in range(40))]
+    order = asyncio.run(served(Places(1), wanted))
+    assert order.index("batch") <= 8

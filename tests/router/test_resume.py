@@ -12,9 +12,9 @@ FLEET = """
 kind: Fleet
 backends:
   - {{name: first, tier: edge, region: jp, clearance: {clearance}, protocol: openai, url: "{first}",
-     latency: {{prior_ms: 10}}, models: {{chat: {{task: chat}}}}}}
-  - {{name: second, tier: cloud, region: us, clearance: internal, protocol: openai, url: "{second}",
-     latency: {{prior_ms: 100}}, models: {{chat: {{task: chat}}}}}}
+     latency: {{prior_ms: 10}}, models: {{chat: {{task: chat}}}}, price: {{output_per_mtok: 1000000}}}}
+  - {{name: second, tier: cloud, region: us, clearance: {second_clearance}, protocol: openai, url: "{second}",
+     latency: {{prior_ms: 100}}, models: {{chat: {{task: chat}}}}, price: {{output_per_mtok: 1000000}}}}
 ---
 kind: Policy
 sensitivity: {{detectors: [{{use: pii, label: confidential}}]}}
@@ -38,9 +38,9 @@ def servers():
         yield first, second
 
 
-def start(start_router, servers, resume="true", clearance="restricted"):
-    first, second = servers
-    return start_router(FLEET.format(first=first.url, second=second.url, resume=resume, clearance=clearance))
+def start(start_router, servers, resume="true", second="restricted"):
+    urls = {"first": servers[0].url, "second": servers[1].url}
+    return start_router(FLEET.format(**urls, resume=resume, clearance="restricted", second_clearance=second))
 
 
 def said(reply):
@@ -69,9 +69,16 @@ def test_without_it_the_stream_ends_with_an_error(start_router, servers):
     assert servers[1].asked == []
 
 
-@pytest.mark.parametrize("headers", [{"x-data-sensitivity": "confidential"}, {"x-no-fallback": "true"}])
-def test_never_to_where_the_decision_does_not_allow(start_router, servers, headers):
-    router = start(start_router, servers)
+@pytest.mark.parametrize(
+    ("headers", "second"),
+    [
+        ({"x-data-sensitivity": "restricted"}, "confidential"),
+        ({"x-no-fallback": "true"}, "restricted"),
+        ({}, "internal"),  # what the first has said may be as sensitive as what it may see
+    ],
+)
+def test_never_to_where_the_decision_does_not_allow(start_router, servers, headers, second):
+    router = start(start_router, servers, second=second)
     reply = router.chat("hello", headers, stream=True)
     assert b'"code":"upstream_error"' in reply.body
     assert servers[1].asked == []
@@ -83,6 +90,21 @@ def test_a_tool_call_is_not_gone_on_with(start_router, servers):
     router = start(start_router, servers)
     assert b'"code":"upstream_error"' in router.chat("hello", stream=True).body
     assert servers[1].asked == []
+
+
+def test_what_is_whole_is_not_gone_on_with(start_router, servers):
+    end = b'data: {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}\n\n'
+    servers[0].answers = Answers(chunks=[event("whole."), end], headers=EVENTS, cut=True)
+    router = start(start_router, servers)
+    router.chat("hello", stream=True)
+    assert servers[1].asked == []
+
+
+def test_both_parts_are_paid_for_once(start_router, servers):
+    router = start(start_router, servers)
+    assert router.chat("hello", stream=True).status == 200
+    assert router.count("pointsman_cost_usd_total", backend="first") == 2, "two events"
+    assert router.count("pointsman_cost_usd_total", backend="second") == 1
 
 
 def test_when_the_other_fails_too_the_stream_ends_with_an_error(start_router, servers):

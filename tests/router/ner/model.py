@@ -25,7 +25,7 @@ def main() -> None:
                 texts = msgspec.msgpack.decode(receive(peer), type=Request)
             except Closed:
                 return
-            reply: Reply = [[(0, 2, "PERSON")] if text.startswith("Al") else [] for text in texts]
+            reply: Reply | None = [[(0, 2, "PERSON")] if text.startswith("Al") else [] for text in texts]
             match texts[0]:
                 case "hang":
                     time.sleep(60)
@@ -38,6 +38,8 @@ def main() -> None:
                     for byte in b"\x00\x00\x00\x40" + b"x" * 63:
                         peer.sendall(bytes([byte]))
                         time.sleep(0.05)
+                case "cannot":
+                    reply = None
                 case "too few":
                     reply = []
                 case "outside":

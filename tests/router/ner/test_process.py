@@ -50,6 +50,16 @@ def test_no_answer_fails_in_time_and_the_next_call_is_answered(text):
     assert model(["Al"], 5) == [[(0, 2, "PERSON")]]
 
 
+def test_a_text_that_the_model_cannot_read_fails_alone():
+    model = scripted()
+    model.load()
+    number = pid(model)
+    with pytest.raises(Unavailable, match="cannot read"):
+        model(["cannot"], 5)
+    assert model(["Al"], 5) == [[(0, 2, "PERSON")]]
+    assert pid(model) == number
+
+
 def test_a_stopped_process_does_not_hold_a_long_text_up():
     model = scripted()
     model.load()
