@@ -146,9 +146,9 @@ def replay(record: Mapping[str, Any], policy: CompiledPolicy) -> Replay:
     request = _request_of(record["request"], policy)
     decision = decide(request, _snapshot_of(record, policy), policy, record["seed"])
     logged, again = record["decision"], compact(decision, policy)
-    differences = [
-        f"{name}: logged {logged.get(name)}, now {again[name]}" for name in again if logged.get(name) != again[name]
-    ]
+    # What an older version did not log yet is no difference.
+    told = [name for name in again if name in logged]
+    differences = [f"{name}: logged {logged[name]}, now {again[name]}" for name in told if logged[name] != again[name]]
     return Replay(request, decision, tuple(differences))
 
 
