@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.chaos import checks, faults
+from tests.chaos import checks, faults, rolling
 from tests.chaos.load import Mix, Outcome, by_code, drive
 from tests.chaos.world import World
 from tests.processes import command, descendants, listens, soon
@@ -144,6 +144,14 @@ def replica_killed(folder: Path, seconds: float, seed: int) -> Row:
         return Row.of(f"replica killed, {len(lost)} lost", others, failed)
 
 
+def rolling_updates(folder: Path, seconds: float, seed: int) -> Row:
+    """The replicas are replaced twice by new ones. No request may notice."""
+    folder.mkdir()
+    outcomes = rolling.updated(folder, 2, RATE, seconds, seed)
+    failed = [f"{one.asked.id}: {one.code}" for one in outcomes if not one.good]
+    return Row.of("rolling update, twice", outcomes, failed)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("seconds", type=float, nargs="?", default=600.0)
@@ -172,6 +180,7 @@ def main() -> int:
             do(lambda: killed_under_load(world, each, arguments.seed))
             do(lambda: mixed(world, arguments.seconds * (0.3 if with_ray else 0.45), arguments.seed))
         if with_ray:
+            do(lambda: rolling_updates(Path(name) / "rolling", max(arguments.seconds * 0.05, 25.0), arguments.seed))
             do(lambda: replica_killed(Path(name) / "ray", arguments.seconds * 0.1, arguments.seed))
     failed = sum(bool(row.failed) for row in rows)
     print(
