@@ -15,6 +15,8 @@ _ENOUGH = 10
 @dataclass(slots=True)
 class Trend:
     samples: int = 0
+    line: tuple[float, float] | None = None
+    """(usual size, ms for each unit more); None before there are enough samples, or where all have one size."""
     _weight: float = 0.0
     _size: float = 0.0  # weighted sums
     _ms: float = 0.0
@@ -28,10 +30,9 @@ class Trend:
         self._ms = self._ms * _KEPT + ms
         self._size_size = self._size_size * _KEPT + size * size
         self._size_ms = self._size_ms * _KEPT + size * ms
+        self.line = self._line()  # here, for it is read for every decision
 
-    @property
-    def line(self) -> tuple[float, float] | None:
-        """(usual size, ms for each unit more); None before there are enough samples, or all have one size."""
+    def _line(self) -> tuple[float, float] | None:
         if self.samples < _ENOUGH:
             return None
         mean, mean_ms = self._size / self._weight, self._ms / self._weight
