@@ -179,12 +179,14 @@ class Attempts:
             self._state.observe_latency(result.candidate.target, result.step.ms, self._clock())
 
     async def _place(self, backend: BackendState, ask: Ask, latest: float) -> None:
-        waits = int(not backend.places.free)
-        self._metrics.queued.labels(backend.name).inc(waits)
+        if backend.places.free:
+            return await backend.places.acquire(ask.priority, ask.tenant, latest)
+        queued = self._metrics.queued.labels(backend.name)
+        queued.inc()
         try:
             await backend.places.acquire(ask.priority, ask.tenant, latest)
         finally:
-            self._metrics.queued.labels(backend.name).dec(waits)
+            queued.dec()
 
     def usable(self, candidate: Candidate) -> bool:
         return self._state.unavailable(candidate.target.backend_index, self._clock()) is None

@@ -190,9 +190,9 @@ def test_a_stream_comes_through(served):
 
 
 def test_metrics_are_those_of_both_replicas(served):
-    before = served.sum("pointsman_requests_total")
+    before = _settled(served, "pointsman_requests_total")
     ids = [served.chat()[1]["x-pointsman-decision"] for _ in range(40)]
-    assert served.sum("pointsman_requests_total") == before + 40
+    assert _settled(served, "pointsman_requests_total") == before + 40
     assert served.sum("pointsman_attempts_total", backend="scripted", outcome="ok") >= 40
     # The admin port is one replica's, and knows its own decisions: that some are missing shows that two served.
     known = sum(served.call("GET", f"/decisions/{one}", admin=True)[0] == 200 for one in ids)
@@ -271,6 +271,13 @@ def test_replicas_go_on_while_what_they_tell_each_other_has_no_place(served):
     os.kill(board, signal.SIGKILL)
     assert [served.chat()[0] for _ in range(10)] == [200] * 10
     assert soon(lambda: len(_actors(served, "BoardActor") - {board}) == 1, within_s=30)
+
+
+def _settled(served, metric):
+    """A count once it stands still: a request is counted after its last byte has gone."""
+    counts = [served.sum(metric)]
+    assert soon(lambda: time.sleep(0.3) or counts.append(served.sum(metric)) or counts[-1] == counts[-2])
+    return counts[-1]
 
 
 def _ledgers(served):
