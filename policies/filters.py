@@ -70,9 +70,15 @@ def health(target: Target, context: Context) -> str | None:
 
 
 def limits(target: Target, context: Context) -> str | None:
-    """It is full: `max_in_flight` requests are being served and `max_queued` (half of it for a batch) are waiting."""
+    """It is full: `max_in_flight` requests are being served and `max_queued` (half of it for a batch) are waiting; or
+    it said that it has too much to do, and for how long (`retry-after`)."""
     in_flight = context.snapshot.in_flight[target.backend_index]
     queued = target.max_queued // 2 if context.batch else target.max_queued
+    snapshot = context.snapshot
+    if snapshot.back_in_s and snapshot.unavailable[target.backend_index] is None:
+        held_s = snapshot.back_in_s[target.backend_index]
+        if held_s > 0:
+            return f"asked not to be asked for {held_s:.0f} s more"
     if in_flight >= target.max_in_flight + queued:
         return f"full: {target.max_in_flight} in flight and {queued} queued"
     return None

@@ -65,7 +65,7 @@ def refusal(
         now = snapshot.now
         ends = [period_end(q.per, now) - now for q in quotas if q.rejects and q.filter in names]
         wait = min(ends, default=_SHORTLY_S) if not snapshot.ledger_lost else _SHORTLY_S
-    elif code is RefusalCode.BACKENDS_UNAVAILABLE and snapshot.back_in_s:
+    elif code in (RefusalCode.OVERLOADED, RefusalCode.BACKENDS_UNAVAILABLE) and snapshot.back_in_s:
         permits = (t for t in targets if not filters[t.backend] & POLICY_FILTERS)
         wait = max(_SHORTLY_S, min(snapshot.back_in_s[t.backend_index] for t in permits))
     elif code in (RefusalCode.OVERLOADED, RefusalCode.BACKENDS_UNAVAILABLE):

@@ -95,7 +95,8 @@ class Snapshot:
     busy: tuple[bool, ...] = ()
     """By backend: whether it has been full, and is not yet free enough again. Empty: as in_flight says now."""
     ledger_lost: bool = False  # what is spent elsewhere is not known
-    back_in_s: tuple[float, ...] = ()  # by backend: when one that is unavailable may be tried again; 0: not known
+    back_in_s: tuple[float, ...] = ()
+    """By backend: when one that is ejected, or asked to be left alone, may be tried again; 0: now, or not known."""
 
     def is_busy(self, target: Target) -> bool:
         """Whether others that have room come before it."""

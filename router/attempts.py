@@ -157,6 +157,8 @@ class Attempts:
         except BackendError as error:
             step.outcome = error.outcome
             log.warning("attempt %d of request %s failed: %s", number, ask.call.request_id, error)
+            if isinstance(error, Overloaded) and error.retry_after_s:
+                self._state.hold(target.backend_index, error.retry_after_s, self._clock())
             if not isinstance(error, Overloaded | Unsuited):  # neither busy nor out of its depth is broken
                 self._state.observe(target.backend_index, Event.FAILURE, self._clock())
             raise

@@ -17,6 +17,8 @@ from router.sharing import View
 from router.trend import Trend
 
 _NOTHING: Mapping[tuple[int, str], float] = {}
+LONGEST_HOLD_S = 60.0
+"""Longest that a backend's own word keeps it out: then it is asked again."""
 _FREE_AGAIN = 0.75
 _DECAY_S = 10.0
 _FRESH_S = 0.5
@@ -30,6 +32,7 @@ class BackendState:
     name: str
     places: Places
     in_flight: int = 0
+    held_until: float = 0.0  # it asked not to be asked before
     busy: bool = False  # has been full, and too few of its places are free again yet
     health: Health = field(default_factory=Health)
     gradient: Gradient | None = None  # where its concurrency is found out
@@ -135,7 +138,7 @@ class FleetState:
             spent,
             tuple([latency.trend.line for latency in self._whole]),
             tuple([backend.busy or self._full_elsewhere(backend, now) for backend in self.backends]),
-            back_in_s=tuple([max(backend.health.ejected_until - now, 0.0) for backend in self.backends]),
+            back_in_s=tuple([max(b.health.ejected_until - now, b.held_until - now, 0.0) for b in self.backends]),
         )
 
     def observe(self, backend_index: int, event: Event, now: float) -> None:
@@ -179,6 +182,11 @@ class FleetState:
         if backend.health.returned_at < 0 and not backend.health.ejections and not backend.health.probe_failures:
             return None  # never was out: nearly all, nearly always
         return unavailable(backend.health, now, backend.in_flight, backend.places.capacity, self._ejection)
+
+    def hold(self, backend_index: int, seconds: float, now: float) -> None:
+        """It said how long it wants to be left alone."""
+        backend = self.backends[backend_index]
+        backend.held_until = max(backend.held_until, now + min(seconds, LONGEST_HOLD_S))
 
     def observe_latency(self, target: Target, latency_ms: float, now: float, size: float | None = None) -> None:
         """To the whole answer, of so many tokens or KiB (`policies.estimate.size`), as far as that is known."""

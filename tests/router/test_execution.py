@@ -101,6 +101,18 @@ def test_when_all_are_overloaded_the_answer_is_429_with_the_time_to_wait(start_r
     assert reply.headers["retry-after"] == "7"
 
 
+def test_who_says_when_to_come_back_is_not_asked_before(start_router):
+    router = start_router(two(first="[{fail: overloaded}]", second="[{latency_ms: 60}]"))
+    assert router.chat().headers["x-pointsman-attempts"] == "2"
+    reply = router.chat()
+    assert (reply.backend, reply.headers["x-pointsman-attempts"]) == ("second", "1")
+    assert router.count("pointsman_rejections_total", backend="first", filter="limits") == 1
+    refused = router.chat(headers={"x-data-sensitivity": "confidential"})
+    assert (refused.status, refused.json()["error"]["code"]) == (429, "overloaded")
+    assert "asked not to be asked" in refused.json()["error"]["message"]
+    assert 6 <= int(refused.headers["retry-after"]) <= 7
+
+
 def test_a_full_router_refuses_instead_of_queueing_for_ever(start_router):
     text = """
     kind: Fleet
