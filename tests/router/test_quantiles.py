@@ -30,6 +30,14 @@ def test_what_is_old_fades():
     assert 900 < sketch.quantile(0.5) < 1100
 
 
+def test_what_is_asked_again_and_again_follows_what_comes():
+    sketch = Sketch()
+    for i in range(4000):
+        sketch.observe(10 if i < 2000 else 1000, 0.0 if i < 2000 else 8 * HALF_LIFE_S)
+        sketch.quantile(0.5)
+    assert 900 < sketch.quantile(0.5) < 1100
+
+
 def test_nothing_is_known_of_nothing():
     assert Sketch().quantile(0.5) is None
 
