@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from backends.calls import Backend
-from backends.errors import BackendError, BadAnswer, Failed, Overloaded, Unreachable
+from backends.errors import BackendError, BadAnswer, Failed, Overloaded, TimedOut, Unreachable
 from policies.schema import Hedge
 from policies.types import Candidate, Decision, RefusalCode
 from router.allowance import Allowance
@@ -115,6 +115,8 @@ class Executor:
             except BackendError as error:
                 if not _note(error, failures) or not _may_follow(error, ask):
                     return None
+                if isinstance(error, TimedOut):  # it may be at work on it still: the next one is more load
+                    retries.take()
         return None
 
     async def _hedged(

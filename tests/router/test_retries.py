@@ -95,3 +95,28 @@ def test_a_stale_connection_is_not_a_reason_to_send_such_a_call_twice(start_rout
             assert router.chat(store=store).status == (502 if store else 200)
             assert len(server.asked) - before == seen
             assert router.chat().status == 200
+
+
+HANGS = """
+kind: Fleet
+backends:
+  - {{name: first, tier: edge, region: jp, clearance: restricted, protocol: fake, latency: {{prior_ms: 10}},
+     script: [{quick}, {{latency_ms: 700}}], models: {{chat: {{task: chat}}}}}}
+  - {{name: second, tier: edge, region: jp, clearance: restricted, protocol: fake, latency: {{prior_ms: 20}},
+     models: {{chat: {{task: chat}}}}}}
+---
+kind: Policy
+rules:
+  - {{name: all, split: {{weights: {{first: 1}}}}, spill: never, fallback: {{retry_share: {share}}}}}
+"""
+
+
+@pytest.mark.parametrize(("share", "given_up"), [(0, 0), (0.05, 2)])
+def test_who_is_much_later_than_usual_is_given_up_as_far_as_that_can_be_afforded(start_router, share, given_up):
+    quick = ", ".join(["{latency_ms: 2}"] * 22)
+    router = start_router(HANGS.format(quick=quick, share=share))
+    for _ in range(22):
+        assert router.chat().backend == "first"
+    answers = [router.chat().backend for _ in range(6)]
+    assert answers.count("second") == given_up
+    assert answers[:given_up] == ["second"] * given_up, "then the allowance is used up, and the first is waited for"
