@@ -204,7 +204,7 @@ class Router:
             wall, request = time.time(), Request(f"{n}-{count}", "chat", "chat")
             if ledger.short(request, policy, wall):
                 self.waited += 1
-                await ledger.ready(request, policy, wall)
+                await ledger.ready(request, policy, wall, time.monotonic() + 10)
             began = time.perf_counter()
             spent = ledger.spent(request, policy, wall)
             counted = time.perf_counter() - began
@@ -261,6 +261,8 @@ def measure(kind: str, scenario: Scenario) -> bool:
             processes.append(context.Process(target=route, args=arguments, daemon=True))
             processes[-1].start()
         while not all(spent):
+            if not any(process.is_alive() for process in processes):
+                raise SystemExit("every process ended before it had spent anything")
             time.sleep(0.01)
         begin, kills = time.monotonic(), []
         for at in scenario.kill_ledger:
