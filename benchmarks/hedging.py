@@ -20,6 +20,8 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+from router.demo.processes import free_port
+
 USUAL_MS, SLOW_MS = 25, 500
 RATE, REQUESTS, WARM_UP = 60.0, 1500, 300
 
@@ -67,14 +69,6 @@ def running(command: list[str]) -> Iterator[subprocess.Popen[str]]:
     finally:
         process.terminate()
         process.wait(15)
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 async def ask(port: int) -> float:

@@ -133,9 +133,10 @@ class Attempts:
                 began = self._clock()
                 answer = await self._backends[target.backend].send(ask.call)
             step.outcome = "ok"
-            self._state.observe(target.backend_index, Event.SUCCESS, self._clock())
-            lease.backend.learn((self._clock() - began) * 1000)
-            return Result(answer, candidate, number, began, lease, step, self._clock())
+            there = self._clock()
+            self._state.observe(target.backend_index, Event.SUCCESS, there)
+            lease.backend.learn((there - began) * 1000)
+            return Result(answer, candidate, number, began, lease, step, there)
         except TooLate:
             step.outcome = NoPlace.outcome
             raise NoPlace(f"{target.backend}: its queue is too long for the deadline", retry_after_s=1.0) from None

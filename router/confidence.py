@@ -18,6 +18,7 @@ import numpy as np
 from backends.calls import Answer, Call
 from backends.tensors import InferAnswer, TensorError
 from policies.schema import Cascade
+from router.wire import openai
 
 _raw = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -67,11 +68,9 @@ def of_answer(answer: Answer, call: Call, cascade: Cascade) -> float | None:
 def of_events(events: bytes, cascade: Cascade) -> float | None:
     """Of a whole stream of server-sent events."""
     together: dict[Any, dict[str, Any]] = {}
-    for line in events.splitlines():
-        if not line.startswith(b"data:") or line[5:].strip() == b"[DONE]":
-            continue
+    for data in openai.data_in(events):
         try:
-            body = msgspec.json.decode(line[5:])
+            body = msgspec.json.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
         for choice in _choices(body):

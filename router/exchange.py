@@ -137,8 +137,8 @@ class Exchange:
             if self._result is not None:
                 self._result.lease.release()
             if self._result is not None and self._decided is not None and self._cost_usd is None and self._began:
-                spent = self._service.broke_off(self._live, self._decided, self._result, self._usage or self._seen())
-                self._cost_usd = spent + self._result.wasted_usd
+                usage = self._usage or self._seen()
+                self._cost_usd = self._service.broke_off(self._live, self._decided, self._result, usage)
             self._count(outcome)
 
     async def _to_client(self, sending: Awaitable[None]) -> None:
@@ -213,7 +213,7 @@ class Exchange:
             body, unrestored = restore_body(body, self._masked.pseudonyms)
             self._service.metrics.unrestored.inc(unrestored)
         self._usage = answer.usage
-        self._cost_usd = self._service.finished(self._live, decided, result, answer.usage) + result.wasted_usd
+        self._cost_usd = self._service.finished(self._live, decided, result, answer.usage)
         return body, (*headers, *self._headers(self._cost_usd))
 
     async def _stream(self, decided: Decided, result: Result, call: Call) -> None:
@@ -240,8 +240,7 @@ class Exchange:
             if isinstance(chunks, RestoredStream):
                 self._service.metrics.unrestored.inc(chunks.unrestored)
             result = self._result or result  # another, where it was gone on with
-            cost = self._service.finished(self._live, decided, result, self._usage, self._seen())
-            self._cost_usd = cost + result.wasted_usd
+            self._cost_usd = self._service.finished(self._live, decided, result, self._usage, self._seen())
         except BackendError:
             self._live.stream_broke(self._result or result)
             raise
@@ -267,8 +266,7 @@ class Exchange:
             return None
         self._live.stream_broke(broken)
         broken.step.outcome = "broken"
-        spent = self._service.broke_off(self._live, decided, broken, self._usage or self._seen())
-        result.wasted_usd += broken.wasted_usd + spent
+        result.wasted_usd += self._service.broke_off(self._live, decided, broken, self._usage or self._seen())
         self._events, self._usage = 0, None
         broken.lease.release()
         self._result = result

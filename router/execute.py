@@ -52,7 +52,7 @@ class Executor:
         rng: random.Random | None = None,
     ) -> None:
         self._attempts = Attempts(backends, state, metrics, clock)
-        self._state, self._metrics, self._clock = state, metrics, clock
+        self._metrics, self._clock = metrics, clock
         self._rng = rng or random.Random()
         self._retries: dict[float, Allowance] = {}  # by share
         self._hedges: dict[str, Allowance] = {}  # by rule

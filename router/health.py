@@ -91,7 +91,7 @@ def unavailable(
     """Why it must not be used now, or None."""
     if health.probe_failures >= PROBES_TO_FAIL:
         return f"does not answer its probes ({health.probe_failures} failed in a row)"
-    if now < health.ejected_until:
+    if ejected(health, now):
         return f"ejected after repeated failures, for {health.ejected_until - now:.0f} s more"
     if (
         in_flight

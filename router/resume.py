@@ -16,6 +16,7 @@ import msgspec
 
 from backends.calls import Call, Chunks
 from backends.errors import BackendError
+from router.wire import openai
 
 Again = Callable[[Call], Awaitable[Chunks | None]]
 """The stream of another backend; None where there is none to ask."""
@@ -58,11 +59,9 @@ class ResumedStream:
         return replace(self._call, body=msgspec.json.encode(body))
 
     def _listen(self, events: bytes) -> None:
-        for line in events.splitlines():
-            if not line.startswith(b"data:") or line[5:].strip() == b"[DONE]":
-                continue
+        for data in openai.data_in(events):
             try:
-                choices = msgspec.json.decode(line[5:])["choices"]
+                choices = msgspec.json.decode(data)["choices"]
                 for choice in choices:
                     delta = choice["delta"]
                     whole = choice.get("finish_reason") is not None  # all is said: there is nothing to go on with

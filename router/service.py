@@ -258,8 +258,9 @@ class Service:
     def finished(
         self, live: Live, decided: Decided, result: Result, usage: Usage | None, seen: Usage | None = None
     ) -> float:
-        """Fold a whole, good answer into state and metrics; its cost in USD. `usage` is what the backend counted,
-        `seen` what was seen of it on its way, for where it counted nothing."""
+        """Fold a whole, good answer into state and metrics; the request's cost in USD, attempts that were not used
+        included. `usage` is what the backend counted, `seen` what was seen of it on its way, for where it counted
+        nothing."""
         target = result.candidate.target
         now = result.ended or (time.monotonic() if result.answer.chunks is not None else result.began_at)
         request = decided.request
@@ -268,12 +269,12 @@ class Service:
         if usage is not None:
             self.metrics.tokens.labels(target.backend, "in").inc(usage.tokens_in)
             self.metrics.tokens.labels(target.backend, "out").inc(usage.tokens_out)
-        return self._charge(live, decided, result.candidate, usage or seen)
+        return self._charge(live, decided, result.candidate, usage or seen) + result.wasted_usd
 
     def broke_off(self, live: Live, decided: Decided, result: Result, usage: Usage | None) -> float:
-        """Count an answer that ended early: whoever gave it bills what it has made, which only an estimate can say. Its
-        cost in USD."""
-        return self._charge(live, decided, result.candidate, usage)
+        """Count an answer that ended early: whoever gave it bills what it has made, which only an estimate can say. The
+        cost in USD, likewise."""
+        return self._charge(live, decided, result.candidate, usage) + result.wasted_usd
 
     def _charge(self, live: Live, decided: Decided, candidate: Candidate, usage: Usage | None) -> float:
         """Count what an answer costs, in metrics and quotas; the cost in USD."""

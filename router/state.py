@@ -112,6 +112,7 @@ class FleetState:
         ]
         self._names = [(target.backend, target.model) for target in policy.targets]
         self._targets = policy.targets
+        self._peers = _peers(policy)
         self._ejection = policy.fleet.ejection
         self._others = View()
         self._others_until = 0.0
@@ -149,8 +150,7 @@ class FleetState:
 
     def _too_many_out(self, backend_index: int, now: float) -> bool:
         """Whether too large a share of those who serve the same models is kept out, this one included."""
-        models = {target.model for target in self._targets if target.backend_index == backend_index}
-        peers = {target.backend_index for target in self._targets if target.model in models}
+        peers = self._peers[backend_index]
         out = sum(i == backend_index or ejected(self.backends[i].health, now) for i in peers)
         return out > max(1.0, self._ejection.max_share * len(peers))
 
@@ -220,3 +220,11 @@ class FleetState:
     def reachable(self, now: float) -> list[str]:
         """Backends that have answered something and may be used."""
         return [b.name for b in self.backends if b.health.seen and unavailable(b.health, now) is None]
+
+
+def _peers(policy: CompiledPolicy) -> list[frozenset[int]]:
+    """Of each backend those that serve a model of its own, itself included."""
+    serving: dict[str, set[int]] = {}
+    for target in policy.targets:
+        serving.setdefault(target.model, set()).add(target.backend_index)
+    return [frozenset().union(*(serving[name] for name in spec.models)) for spec in policy.fleet.backends]

@@ -5,6 +5,7 @@ Source: the OpenAI API reference.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -173,6 +174,13 @@ def stream_error(error: ApiError) -> bytes:
     return b"data: " + render_error(error) + b"\n\n"
 
 
+def data_in(events: bytes) -> Iterator[bytes]:
+    """The data of each event, but for the `[DONE]` at the end."""
+    for line in events.splitlines():
+        if line.startswith(b"data:") and (data := line[5:].strip()) != b"[DONE]":
+            yield data
+
+
 def pieces_in(events: bytes) -> int:
     """How many events with something in them a piece of a stream has: servers send about a token in each."""
     return events.count(b"data:") - events.count(b"data: [DONE]")
@@ -180,10 +188,10 @@ def pieces_in(events: bytes) -> int:
 
 def usage_in(events: bytes) -> Usage | None:
     """The tokens that a piece of a stream counts, where it does: the API tells them in one of the last events."""
-    for line in events.split(b"\n"):
-        if line.startswith(b"data:") and b'"usage"' in line:
+    for data in data_in(events):
+        if b'"usage"' in data:
             try:
-                counted = _usage.decode(line[5:]).usage
+                counted = _usage.decode(data).usage
             except (msgspec.DecodeError, UnicodeDecodeError):
                 continue  # cut in two, or no usage of this shape: the estimate has to do
             if counted is not None:
