@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from backends.tensors import InferAnswer, InferRequest, ModelMetadata
 from policies.schema import Backend as BackendSpec
+from policies.types import Value
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Value, frozen=True):
     """One inference call as the client made it. Exactly one of `body` and `infer` is the payload."""
 
     model: str  # the client's name for the model
     path: str  # the OpenAI path, such as /v1/chat/completions; "" for Open Inference Protocol calls
-    body: bytes = field(default=b"", repr=False)  # JSON, as the client sent it
+    body: bytes = b""  # JSON, as the client sent it
     stream: bool = False
-    infer: InferRequest | None = field(default=None, repr=False)
+    infer: InferRequest | None = None
     request_id: str = ""
     repeatable: bool = True  # whether it may be sent twice: it leaves nothing behind at the backend
     label: int = 0  # the request's sensitivity, for the guard where the connection is dialled
+
+    def __repr__(self) -> str:  # never the payload
+        return f"Call(model={self.model!r}, path={self.path!r}, request_id={self.request_id!r}, …)"
 
 
 class Usage(NamedTuple):
@@ -46,14 +48,16 @@ class Chunks(Protocol):
     async def aclose(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Value, frozen=True):
     """A good answer: a whole JSON body, a stream that has begun, or tensors."""
 
-    body: bytes | None = field(default=None, repr=False)
+    body: bytes | None = None
     chunks: Chunks | None = None  # server-sent events; the first has arrived
-    infer: InferAnswer | None = field(default=None, repr=False)
+    infer: InferAnswer | None = None
     usage: Usage | None = None
+
+    def __repr__(self) -> str:  # never the payload
+        return f"Answer(usage={self.usage!r}, …)"
 
 
 class Backend(Protocol):

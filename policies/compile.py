@@ -33,7 +33,7 @@ from policies.tenants import (
     compile_tenants,
     deciding,
 )
-from policies.types import Rejection, Request, Target
+from policies.types import Bounds, Rejection, Request, Target
 from policies.validate import validate
 
 MAX_PLANS = 4096
@@ -72,11 +72,12 @@ class CompiledFloor:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is left to look at once a request's model, task, tenant and wire are known."""
+    """What is left to look at once a request's model, task, tenant, wire and label are known, and if it streams."""
 
     rules: tuple[CompiledRule, ...]  # up to and with the first one that is sure to match
     constraints: tuple[CompiledConstraint, ...]
     quotas: tuple[Quota, ...]
+    bounds: Bounds  # of the targets
     targets: tuple[Target, ...]  # the ones that serve the model
     rejections: tuple[Rejection, ...]  # why the other backends do not
 
@@ -100,7 +101,7 @@ class CompiledPolicy:
     label_names: frozenset[str]  # names of the request labels that are matched
     source: Policy = field(repr=False)
     tenants: Mapping[str, Tenant] | None = field(repr=False)  # None: no Tenants document, every caller is anonymous
-    plans: dict[tuple[str, str, str, str], Plan] = field(repr=False, compare=False)  # memo of `plan`
+    plans: dict[tuple[str, str, str, str, int, bool], Plan] = field(repr=False, compare=False)  # memo of `plan`
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -131,10 +132,10 @@ class CompiledPolicy:
     def plan(self, request: Request) -> Plan:
         """The rules, constraints and targets that can matter to requests like this one.
 
-        This is the policy's index: worked out once per (model, task, tenant, wire), so that a decision costs what
+        This is the policy's index: worked out once for each of its keys, so that a decision costs what
         the rules that can match cost, not what all rules cost. The memo changes no result, only how soon it comes.
         """
-        key = (request.model, request.task, request.tenant, request.protocol)
+        key = (request.model, request.task, request.tenant, request.protocol, request.label, request.stream)
         plan = self.plans.get(key)
         if plan is None:
             plan = self._plan(request)
@@ -152,11 +153,14 @@ class CompiledPolicy:
                 rules.append(rule)
                 if rule.matches.dynamic is None:
                     break
+        targets, rejections = _shortlist(self.targets, self.fleet, request.model, request.task, request.protocol)
         return Plan(
             tuple(rules),
             tuple(c for c in self.constraints if c.matches.static(request)),
             tuple(q for q in self.quotas if q.matches.static(request)),
-            *_shortlist(self.targets, self.fleet, request.model, request.task, request.protocol),
+            _bounds(targets),
+            targets,
+            rejections,
         )
 
 
@@ -264,6 +268,15 @@ def _shortlist(
             continue
         rejections.append(Rejection(backend.name, "capability", reason))
     return tuple(keep), tuple(rejections)
+
+
+def _bounds(targets: Sequence[Target]) -> Bounds:
+    return Bounds(
+        min((target.clearance for target in targets), default=0),
+        min((target.context_tokens for target in targets if target.context_tokens is not None), default=None),
+        min((target.max_in_flight + target.max_queued for target in targets), default=0),
+        min((target.max_in_flight + target.max_queued // 2 for target in targets), default=0),
+    )
 
 
 def _digest(documents: Sequence[Document]) -> str:

@@ -7,10 +7,11 @@ says what to prefer. Filters reject with reasons, scorers score, the picker rank
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import mul
 
 from policies.compile import CompiledConstraint, CompiledPolicy, CompiledRule
 from policies.estimate import estimate
-from policies.filters import FILTERS, Context, slo_missed
+from policies.filters import FILTERS, SILENT, Context, slo_missed
 from policies.pickers import best_score, drawn, weighted_split
 from policies.refusals import refusal
 from policies.schema import Fallback, Shadow, Slo
@@ -21,7 +22,9 @@ def decide(request: Request, snapshot: Snapshot, policy: CompiledPolicy, seed: i
     """Where `request` goes under `policy`, given the fleet's state. The same arguments give the same decision."""
     plan, now = policy.plan(request), snapshot.now
     # The last rule of a plan needs nothing more to match, so there is always one.
-    rule = next(rule for rule in plan.rules if rule.matches.dynamic is None or rule.matches.dynamic(request, now))
+    for rule in plan.rules:
+        if rule.matches.dynamic is None or rule.matches.dynamic(request, now):
+            break
     applying = [c for c in plan.constraints if c.matches.dynamic is None or c.matches.dynamic(request, now)]
     quotas = tuple([q for q in plan.quotas if q.matches.dynamic is None or q.matches.dynamic(request, now)])
     barred = policy.tenant(request.tenant).barred(request)
@@ -35,20 +38,12 @@ def decide(request: Request, snapshot: Snapshot, policy: CompiledPolicy, seed: i
         tuple([c.violations for c in applying]),
         rule.slo,
         quotas,
+        plan.bounds,
         barred.reason if barred is not None else None,
         rule.priority == "batch",
     )
     rejected = list(plan.rejections)
-    kept: list[Candidate] = []
-    for target in plan.targets:
-        allowed = True
-        for name, check in FILTERS:
-            reason = check(target, context)
-            if reason is not None:
-                rejected.append(Rejection(target.backend, name, reason))
-                allowed = False
-        if allowed:
-            kept.append(_score(target, request, snapshot, rule))
+    kept = _score(_allowed(plan.targets, context, rejected), request, snapshot, rule)
     copied = None
     if rule.shadow is not None:
         copied = _set_aside(rule.shadow, rule.name, kept, rejected)
@@ -81,11 +76,31 @@ def decide(request: Request, snapshot: Snapshot, policy: CompiledPolicy, seed: i
     )
 
 
-def _score(target: Target, request: Request, snapshot: Snapshot, rule: CompiledRule) -> Candidate:
-    expected = estimate(target, request, snapshot)
-    values = tuple([scorer(target, expected, snapshot) for scorer in rule.scorers])
-    score = sum([weight * value for (_, weight), value in zip(rule.objective, values, strict=True)])
-    return Candidate(target, score, values, expected)
+def _allowed(targets: Sequence[Target], context: Context, rejected: list[Rejection]) -> Sequence[Target]:
+    """The targets that every filter keeps. Why the others are not among them is added to `rejected`."""
+    asked = [(name, check) for name, check in FILTERS if name not in SILENT or not SILENT[name](context)]
+    if not asked:
+        return targets
+    allowed: list[Target] = []
+    for target in targets:
+        before = len(rejected)
+        for name, check in asked:
+            reason = check(target, context)
+            if reason is not None:
+                rejected.append(Rejection(target.backend, name, reason))
+        if len(rejected) == before:
+            allowed.append(target)
+    return allowed
+
+
+def _score(targets: Sequence[Target], request: Request, snapshot: Snapshot, rule: CompiledRule) -> list[Candidate]:
+    weights = [weight for _, weight in rule.objective]
+    found: list[Candidate] = []
+    for target in targets:
+        expected = estimate(target, request, snapshot)
+        values = tuple([scorer(target, expected, snapshot) for scorer in rule.scorers])
+        found.append(Candidate(target, sum(map(mul, weights, values)), values, expected))
+    return found
 
 
 def _set_aside(shadow: Shadow, rule: str, kept: list[Candidate], rejected: list[Rejection]) -> Candidate | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -51,6 +52,9 @@ def number_test(condition: float | Range | AttributeTest) -> ValueTest:
     if isinstance(condition, int | float):
         return partial(eq, condition)
     gte, gt, lte, lt = condition.gte, condition.gt, condition.lte, condition.lt
+    if gt is None and lt is None:  # the usual ones, in one comparison
+        low, high = -math.inf if gte is None else gte, math.inf if lte is None else lte
+        return lambda value: value is not None and low <= value <= high
 
     def inside(value: float | None) -> bool:
         return (
@@ -97,7 +101,8 @@ def entity_test(condition: EntityCondition) -> Callable[[frozenset[str]], bool]:
 
 
 STATIC_FIELDS = ("model", "task", "tenant")
-"""Fields with few values, which `CompiledPolicy.plan` indexes by; a Match's tests on them are kept apart."""
+"""Fields with few values: `CompiledPolicy.plan` indexes by them, and by label and stream; a Match's tests on all these
+are kept apart."""
 TEXT_FIELDS = ("route", "usage", "caller_region")
 NUMBER_FIELDS = ("tokens_in", "body_bytes", "deadline_ms")
 MAP_FIELDS = ("headers", "labels")
@@ -109,7 +114,7 @@ Dynamic = Callable[[Request, float], bool]
 
 @dataclass(frozen=True, slots=True)
 class CompiledMatch:
-    """A Match in two halves: what (model, task, tenant) decide, and what differs from request to request."""
+    """A Match in two halves: what the index knows (`STATIC_FIELDS`), and what differs from request to request."""
 
     static: Predicate
     dynamic: Dynamic | None  # None: nothing else is asked
@@ -129,26 +134,26 @@ class MatchCompiler:
         static = [
             _on(name, text_test(getattr(match, name))) for name in STATIC_FIELDS if getattr(match, name) is not None
         ]
+        if match.label is not None:
+            static.append(_on("label", label_test(match.label, self.ranks)))
+        if match.stream is not None:
+            static.append(_on("stream", partial(eq, match.stream)))
         tests = [*self._facts(match), *self._nested(match)]
         return CompiledMatch(_conjunction(static), _both(tests) if tests else None)
 
     def _facts(self, match: Match) -> Iterator[Dynamic]:
         """The tests on single fields, the cheap ones first."""
-        if match.label is not None:
-            yield _timeless(_on("label", label_test(match.label, self.ranks)))
-        if match.stream is not None:
-            yield _timeless(_on("stream", partial(eq, match.stream)))
         for name in TEXT_FIELDS:
             if getattr(match, name) is not None:
-                yield _timeless(_on(name, text_test(getattr(match, name))))
+                yield _of(name, text_test(getattr(match, name)))
         for name in NUMBER_FIELDS:
             if getattr(match, name) is not None:
-                yield _timeless(_on(name, number_test(getattr(match, name))))
+                yield _of(name, number_test(getattr(match, name)))
         if match.entities is not None:
-            yield _timeless(_on("entities", entity_test(match.entities)))
+            yield _of("entities", entity_test(match.entities))
         for name in MAP_FIELDS:
             for key, condition in (getattr(match, name) or {}).items():
-                yield _timeless(_in(name, key, condition))
+                yield _in(name, key, condition)
         if match.time is not None:
             inside = window_test(match.time, self.zones(match.time.zone))
             yield lambda request, now: inside(now)
@@ -164,15 +169,16 @@ class MatchCompiler:
             yield lambda request, now: not inner(request, now)
 
 
-def _timeless(test: Predicate) -> Dynamic:
-    return lambda request, now: test(request)
+def _of(name: str, test: ValueTest) -> Dynamic:
+    get = attrgetter(name)
+    return lambda request, now: test(get(request))
 
 
-def _in(name: str, key: str, condition: TextCondition) -> Predicate:
+def _in(name: str, key: str, condition: TextCondition) -> Dynamic:
     """A test on one entry of a mapping. An absent entry passes only what everything but some text passes."""
     get, test, absent = attrgetter(name), text_test(condition), isinstance(condition, NotText)
 
-    def holds(request: Request) -> bool:
+    def holds(request: Request, now: float) -> bool:
         value = get(request).get(key)
         return absent if value is None else test(value)
 

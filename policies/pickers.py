@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
@@ -22,7 +21,7 @@ def draw(seed: int, request_id: str, name: str) -> int:
 def best_score(candidates: Sequence[Candidate], seed: int, request_id: str) -> tuple[Candidate, ...]:
     """Highest score first; equal scores by a draw per request, so that equals share the load."""
     ranked = sorted(candidates, key=_score, reverse=True)
-    if any(a.score == b.score for a, b in itertools.pairwise(ranked)):
+    if len({c.score for c in ranked}) < len(ranked):
         ranked.sort(key=lambda c: (-c.score, draw(seed, request_id, c.target.backend)))
     return tuple(ranked)
 

@@ -6,22 +6,25 @@ A sensitivity label is its rank in the policy's `sensitivity.levels`: 0 is the l
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, NamedTuple
+
+import msgspec
+from msgspec.structs import replace
 
 from policies.schema import Strategy
 
 _NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
 
-def _nothing() -> Mapping[Any, Any]:
-    return _NOTHING
+class Value(msgspec.Struct, frozen=True, gc=False):
+    """What is made for every request. Frozen like the dataclasses, and ten times cheaper to make; `replace` is that of
+    msgspec.structs. (No cycles through them, so the garbage collector need not look.)"""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Value, frozen=True, gc=False):
     """What a decision needs to know of an inference call. Never its payload."""
 
     id: str
@@ -42,8 +45,11 @@ class Request:
     caller_region: str = ""
     entities: frozenset[str] = frozenset()  # types found by detectors; never values
     masked_label: int | None = None  # the label once pseudonymised; None: it cannot be
-    headers: Mapping[str, str] = field(default_factory=_nothing, repr=False, hash=False)  # those that the policy allows
-    labels: Mapping[str, str] = field(default_factory=_nothing, repr=False, hash=False)  # what the caller calls it
+    headers: Mapping[str, str] = _NOTHING  # those that the policy allows
+    labels: Mapping[str, str] = _NOTHING  # what the caller calls it
+
+    def __repr__(self) -> str:  # without what callers write into headers
+        return f"Request(id={self.id!r}, model={self.model!r}, task={self.task!r}, tenant={self.tenant!r}, …)"
 
     def labelled(self, label: int, masked_label: int | None, entities: frozenset[str] | None = None) -> Request:
         return replace(
@@ -78,8 +84,16 @@ class Target:
     attributes: Mapping[str, str | float | bool] = field(repr=False, hash=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Bounds(Value, frozen=True, gc=False):
+    """The least that any of some targets has: what is within all of them, a filter need not ask each for."""
+
+    clearance: int
+    context_tokens: int | None  # None: none of them has a limit
+    places: int  # requests being served or queued at a backend
+    batch_places: int  # likewise, where those of a batch may queue
+
+
+class Snapshot(Value, frozen=True, gc=False):
     """The state of the fleet at one moment, as parallel tuples: by backend, and by target where said so."""
 
     unavailable: tuple[str | None, ...]  # by backend: why it must not be used now, or None
@@ -87,7 +101,7 @@ class Snapshot:
     latency_ms: tuple[float | None, ...]  # by target: measured, or None for "use the prior"
     ttft_ms: tuple[float | None, ...] = ()  # likewise, to the first token of a stream; empty: none measured
     now: float = 0.0  # seconds since 1970, UTC
-    spent: Mapping[tuple[int, str], float] = field(default_factory=_nothing, hash=False)
+    spent: Mapping[tuple[int, str], float] = _NOTHING
     """(quota's index, key) -> what its period has used so far or may not use here; what is absent has used nothing."""
     growth: tuple[tuple[float, float] | None, ...] = ()
     """By target: the usual size of what `latency_ms` was measured of, and the ms of each unit more; None: not known. Of
@@ -105,9 +119,8 @@ class Snapshot:
         return self.in_flight[target.backend_index] >= target.max_in_flight
 
 
-class Estimate(NamedTuple):
-    """What a request is expected to take at a target. (A named tuple: made for every candidate of every
-    request, and three times cheaper to make than a frozen dataclass.)"""
+class Estimate(Value, frozen=True, gc=False):
+    """What a request is expected to take at a target."""
 
     latency_ms: float  # to the whole answer
     ttft_ms: float  # to the first token
@@ -116,7 +129,7 @@ class Estimate(NamedTuple):
     carbon_g: float
 
 
-class Candidate(NamedTuple):
+class Candidate(Value, frozen=True, gc=False):
     """A target that passed every filter, with the score that ranked it."""
 
     target: Target
@@ -154,8 +167,7 @@ class Refusal:
     retry_after_s: float | None = None  # when it may be worth trying again
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Value, frozen=True, gc=False):
     """The evaluator's result, which is also its trace.
 
     `ranked` holds every allowed candidate, best first; `attempts` the ones execution may try, in order.

@@ -6,8 +6,9 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from policies.compile import CompiledPolicy
 from policies.decide import decide

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+
+from msgspec import structs
 
 from backends.calls import Chunks, Usage
 from backends.errors import BackendError, RequestRejected
@@ -122,7 +124,7 @@ class Cascading:
         asking = confidence.asking(ask.call)
         if asking is not ask.call:
             try:
-                return _held(await rounds(candidates, replace(ask, call=asking)), True)
+                return _held(await rounds(candidates, dataclasses.replace(ask, call=asking)), True)
             except RequestRejected:  # it may know nothing of what was put in
                 pass
         return _held(await rounds(candidates, ask), False)
@@ -132,7 +134,7 @@ class Cascading:
         last = all(one.target.quality <= better[0].target.quality for one in better)
         call = ask.call if last else confidence.asking(ask.call)
         try:
-            result = await self._attempts.make(better[0], replace(ask, call=call), "escalation")
+            result = await self._attempts.make(better[0], dataclasses.replace(ask, call=call), "escalation")
         except (BackendError, RequestRejected):  # told in the steps: the answer that is there stands
             return None
         return _held(result, call is not ask.call)
@@ -158,7 +160,7 @@ class Cascading:
 def _held(result: Result, asked_more: bool) -> Result:
     result.asked_more = asked_more
     if result.answer.chunks is not None:
-        result.answer = replace(result.answer, chunks=Held(result.answer.chunks, asked_more))
+        result.answer = structs.replace(result.answer, chunks=Held(result.answer.chunks, asked_more))
     return result
 
 

@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from urllib.parse import quote
 
 import msgspec
+from msgspec.structs import replace
 
 from backends.calls import Call, Chunks, Usage
 from backends.errors import BackendError, RequestRejected

@@ -8,10 +8,12 @@ gets more and more (slow start). Two failed probes in a row take it out until a 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
 from enum import Enum
 
+from msgspec.structs import replace
+
 from policies.schema import Ejection
+from policies.types import Value
 
 PROBES_TO_FAIL = 2
 _WEIGHT = 0.1  # of the newest answer in the share of failures: about the last twenty count
@@ -26,8 +28,7 @@ class Event(Enum):
     PROBE_FAILED = "probe_failed"
 
 
-@dataclass(frozen=True, slots=True)
-class Health:
+class Health(Value, frozen=True, gc=False):
     failures: int = 0  # in a row
     share: float = 0.0  # of failures among the latest answers
     answers: int = 0  # since it was last kept out
@@ -69,6 +70,11 @@ def spared(health: Health) -> Health:
 
 def ejected(health: Health, now: float) -> bool:
     return now < health.ejected_until
+
+
+def had_trouble(health: Health) -> bool:
+    """Whether it was ever kept out, or failed its latest probe: of any other it is known that it may be used."""
+    return health.returned_at >= 0 or bool(health.ejections or health.probe_failures)
 
 
 def _on_trial(health: Health, now: float) -> bool:

@@ -9,10 +9,10 @@ who may see at least as much as the one that said it.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from backends.calls import Call, Chunks
 from backends.errors import BackendError

@@ -10,7 +10,7 @@ from policies.compile import CompiledPolicy
 from policies.schema import Backend
 from policies.types import Snapshot, Target
 from router.gradient import Gradient, answered, refused
-from router.health import Event, Health, ejected, spared, step, unavailable
+from router.health import Event, Health, ejected, had_trouble, spared, step, unavailable
 from router.places import Places
 from router.quantiles import Sketch
 from router.sharing import View
@@ -35,6 +35,7 @@ class BackendState:
     held_until: float = 0.0  # it asked not to be asked before
     busy: bool = False  # has been full, and too few of its places are free again yet
     health: Health = field(default_factory=Health)
+    troubled: bool = False  # was ever kept out, failed a probe just now, or asked to be left alone
     gradient: Gradient | None = None  # where its concurrency is found out
 
     @classmethod
@@ -117,6 +118,7 @@ class FleetState:
         self._others = View()
         self._others_until = 0.0
         self._ejected_elsewhere: dict[str, float] = {}
+        self._all_well = (None,) * len(self.backends)
         self._index = {state.name: i for i, state in enumerate(self.backends)}
         self._whole = [Latency() for _ in policy.targets]
         self._first = [Latency() for _ in policy.targets]
@@ -130,16 +132,18 @@ class FleetState:
         """`now` is on the clock of health's events, `wall` is seconds since 1970."""
         if now - self._aged > _AGE_EVERY_S:
             self._age(now)
+        backends, alone = self.backends, now >= self._others_until
+        well = alone and True not in [backend.troubled for backend in backends]  # all, nearly always
         return Snapshot(
-            tuple([self._unavailable(backend, now) for backend in self.backends]),
-            tuple([backend.in_flight + self._elsewhere(backend.name, now) for backend in self.backends]),
+            self._all_well if well else tuple([self._unavailable(backend, now) for backend in backends]),
+            tuple([b.in_flight if alone else b.in_flight + self._elsewhere(b.name, now) for b in backends]),
             tuple([latency.average_ms for latency in self._whole]),
             tuple([latency.average_ms for latency in self._first]),
             wall,
             spent,
             tuple([latency.trend.line for latency in self._whole]),
-            tuple([backend.busy or self._full_elsewhere(backend, now) for backend in self.backends]),
-            back_in_s=tuple([max(b.health.ejected_until - now, b.held_until - now, 0.0) for b in self.backends]),
+            tuple([backend.busy or (not alone and self._full_elsewhere(backend, now)) for backend in backends]),
+            back_in_s=() if well else tuple([self._back_in_s(backend, now) for backend in backends]),
         )
 
     def observe(self, backend_index: int, event: Event, now: float) -> None:
@@ -147,6 +151,7 @@ class FleetState:
         before, backend.health = backend.health, step(backend.health, event, now, self._ejection)
         if ejected(backend.health, now) and not ejected(before, now) and self._too_many_out(backend_index, now):
             backend.health = spared(backend.health)
+        backend.troubled = backend.held_until > 0 or had_trouble(backend.health)
 
     def _too_many_out(self, backend_index: int, now: float) -> bool:
         """Whether too large a share of those who serve the same models is kept out, this one included."""
@@ -179,14 +184,18 @@ class FleetState:
         until = self._ejected_elsewhere.get(backend.name, 0.0)
         if now < until and now < self._others_until and not self._too_many_out(self._index[backend.name], now):
             return f"ejected by other replicas after repeated failures, for {until - now:.0f} s more"
-        if backend.health.returned_at < 0 and not backend.health.ejections and not backend.health.probe_failures:
-            return None  # never was out: nearly all, nearly always
+        if not backend.troubled:
+            return None
         return unavailable(backend.health, now, backend.in_flight, backend.places.capacity, self._ejection)
+
+    def _back_in_s(self, backend: BackendState, now: float) -> float:
+        return max(backend.health.ejected_until - now, backend.held_until - now, 0.0)
 
     def hold(self, backend_index: int, seconds: float, now: float) -> None:
         """It said how long it wants to be left alone."""
         backend = self.backends[backend_index]
         backend.held_until = max(backend.held_until, now + min(seconds, LONGEST_HOLD_S))
+        backend.troubled = True
 
     def observe_latency(self, target: Target, latency_ms: float, now: float, size: float | None = None) -> None:
         """To the whole answer, of so many tokens or KiB (`policies.estimate.size`), as far as that is known."""

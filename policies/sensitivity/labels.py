@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from policies.sensitivity.pseudonyms import PLACEHOLDER
 from policies.sensitivity.scanner import Detector, Scanner
+from policies.types import Value
 
 
-@dataclass(frozen=True, slots=True)
-class Label:
+class Label(Value, frozen=True, gc=False):
     """A sensitivity label with its provenance: what raised it, and to which rank. No text, only types.
 
     `declassified_from` is the rank that it had before an authorised tenant lowered it; None where nobody did."""

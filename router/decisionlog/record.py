@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from msgspec.structs import fields
 
 from policies.compile import CompiledPolicy
 from policies.decide import decide
 from policies.sensitivity.labels import Label
-from policies.types import Decision, Request, Snapshot
+from policies.types import Decision, Request, Snapshot, Value
 
 UNKNOWN_MODEL = "?"
 """Stands for a model that no backend serves: the name is the caller's text, and could be anything."""
@@ -22,8 +23,7 @@ TRACE_TOO_LARGE = "too-large"
 _DEFAULTS = {f.name: f.default for f in fields(Request)}
 
 
-@dataclass(frozen=True, slots=True)
-class Decided:
+class Decided(Value, frozen=True, gc=False):
     """A decision with all that it was made from."""
 
     id: str
@@ -34,8 +34,7 @@ class Decided:
     policy: CompiledPolicy
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Value, frozen=True, gc=False):
     """How a request ended. Times in milliseconds."""
 
     outcome: str

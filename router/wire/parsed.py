@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 from backends.tensors import InferRequest, elements
+from policies.types import Value
 from router.errors import bad_request
 
 _WORD = re.compile(r"[A-Za-z0-9._:/-]{1,128}\Z")
@@ -32,8 +32,7 @@ def check_model_name(model: str) -> None:
         raise bad_request(f"the model's name is over {MAX_MODEL_NAME} characters", param="model")
 
 
-@dataclass(frozen=True, slots=True)
-class Parsed:
+class Parsed(Value, frozen=True):
     """A well-formed call. `content` is the decoded body, for scanning; the original bytes are what is forwarded."""
 
     wire: str
@@ -43,8 +42,11 @@ class Parsed:
     stream: bool = False
     tokens_in: int = 0
     tokens_out: int = 0
-    content: Any = field(default=None, repr=False)
-    infer: InferRequest | None = field(default=None, repr=False)
+    content: Any = None
+    infer: InferRequest | None = None
+
+    def __repr__(self) -> str:  # never the payload
+        return f"Parsed(wire={self.wire!r}, task={self.task!r}, path={self.path!r}, …)"
 
     def labels(self) -> dict[str, str]:
         """The caller's own labels: `metadata` in an OpenAI body. Values that are no words are none: labels are

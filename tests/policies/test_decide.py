@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from conftest import THREE_TIERS, compile_text, idle, request
+from msgspec.structs import replace
 
 from policies.decide import decide
 from policies.explain import as_dict

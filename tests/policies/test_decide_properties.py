@@ -6,13 +6,15 @@ import itertools
 import json
 import subprocess
 import sys
-from dataclasses import replace
+from unittest import mock
 
 import yaml
 from conftest import compile_text, idle, request
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
+from policies import decide as decide_module
 from policies.decide import decide
 from policies.explain import as_dict
 from policies.types import Snapshot
@@ -189,9 +191,10 @@ _OTHER_PROCESS = """
 import json, sys
 sys.path[:0] = {path!r}
 from conftest import compile_text, idle, request
+from policies import decide as decide_module
 from policies.decide import decide
 from policies.explain import as_dict
-from dataclasses import replace
+from msgspec.structs import replace
 policy = compile_text({text!r})
 requests = [replace(request(label=0), id=f"r{{i}}") for i in range(20)]
 print(json.dumps([as_dict(decide(r, idle(policy), policy, 7), policy) for r in requests]))
@@ -223,3 +226,21 @@ def test_a_snapshot_of_another_fleet_is_not_accepted_silently():
     except IndexError:
         return
     raise AssertionError("a snapshot without the backend must not decide")
+
+
+states = st.builds(
+    lambda down, in_flight, back: (tuple(down), tuple(in_flight), tuple(back)),
+    st.lists(st.sampled_from([None, None, "down"]), min_size=6, max_size=6),
+    st.lists(st.sampled_from([0, 1, 70, 320, 400]), min_size=6, max_size=6),
+    st.lists(st.sampled_from([0.0, 0.0, 3.0]), min_size=6, max_size=6),
+)
+
+
+@given(backends, constraints, rules, requests, states, st.sampled_from([None, 30.0, 5000.0]))
+def test_filters_that_are_not_asked_would_have_rejected_none(fleet, constraints, rules, request, state, deadline_ms):
+    policy, request = build(fleet, constraints, rules), replace(request, deadline_ms=deadline_ms)
+    down, in_flight, back = (part[: len(fleet)] for part in state)
+    snapshot = replace(idle(policy), unavailable=down, in_flight=in_flight, back_in_s=back)
+    decision = decide(request, snapshot, policy)
+    with mock.patch.object(decide_module, "SILENT", {}):
+        assert decide(request, snapshot, policy) == decision

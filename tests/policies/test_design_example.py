@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from conftest import compile_text, idle
+from msgspec.structs import replace
 
 from policies.decide import decide
 from policies.facts import request_from

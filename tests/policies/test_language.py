@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 from conftest import THREE_TIERS, compile_text, idle, request
+from msgspec.structs import replace
 
 from policies.calendar import moment, period_end
 from policies.decide import decide

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from zoneinfo import ZoneInfo
 
 import pytest
 from conftest import request
+from msgspec.structs import replace
 
 from policies.calendar import moment
 from policies.match import MatchCompiler, attribute_test

@@ -10,13 +10,13 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, THREE_TIERS, compile_text, idle, request
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from policies.decide import decide
 from policies.sensitivity.labels import Label
