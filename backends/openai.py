@@ -12,7 +12,7 @@ import msgspec
 
 from backends.calls import Answer, Call, Usage
 from backends.errors import BadAnswer, Failed, TimedOut
-from backends.http import HttpError, HttpResponse
+from backends.http import HttpError, HttpResponse, prepare
 from backends.remote import RemoteBackend
 from backends.tensors import ModelMetadata
 
@@ -38,6 +38,8 @@ class _Embedded(msgspec.Struct):
     usage: _Usage | None = None
 
 
+_JSON = ("content-type", "application/json")
+_WHOLE, _STREAM = prepare((_JSON, ("accept", "application/json"))), prepare((_JSON, ("accept", "text/event-stream")))
 _raw_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _generated = msgspec.json.Decoder(_Generated)
 _embedded = msgspec.json.Decoder(_Embedded)
@@ -54,13 +56,12 @@ class OpenAIBackend(RemoteBackend):
     async def send(self, call: Call) -> Answer:
         upstream = self.spec.models[call.model].upstream
         body = call.body if upstream is None or upstream == call.model else with_model(call.body, upstream)
-        headers = [
-            ("content-type", "application/json"),
-            ("accept", "text/event-stream" if call.stream else "application/json"),
-            ("x-request-id", call.request_id),
-        ]
-        response = await self._request("POST", call.path, headers, body, stream=call.stream, again=call.repeatable)
-        await self.refuse(response, stream=call.stream)
+        response = await self._request(
+            "POST", call.path, (("x-request-id", call.request_id),), body, stream=call.stream, again=call.repeatable,
+            prepared=_STREAM if call.stream else _WHOLE,
+        )  # fmt: skip
+        if not 200 <= response.status < 300:
+            await self.refuse(response, stream=call.stream)
         if call.stream:
             return Answer(chunks=await EventStream.open(self, response))
         return Answer(body=response.body, usage=self._usage(call.path, response.body))
@@ -173,6 +174,8 @@ class EventStream:
 
 def _whole_events(data: bytes) -> int:
     """Where the last whole event in `data` ends; 0 where there is none. Lines may end in CR, LF or both."""
+    if data.endswith(b"\n\n"):  # nearly always
+        return len(data)
     return max(data.rfind(end) + len(end) if end in data else 0 for end in (b"\n\n", b"\n\r\n", b"\r\r"))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from backends.errors import BackendError, Failed, Overloaded, RequestRejected, TimedOut, Unreachable
 from backends.errors import BadAnswer as BadAnswerError
-from backends.http import ConnectError, HttpClient, HttpError, HttpResponse, HttpTimeout, Timeouts, TlsFiles
+from backends.http import ConnectError, HttpClient, HttpError, HttpResponse, HttpTimeout, Timeouts, TlsFiles, prepare
 from backends.jsonbody import NotJson, decode
 from policies.schema import Backend as BackendSpec
 
@@ -21,7 +21,7 @@ class RemoteBackend:
 
     def __init__(self, spec: BackendSpec, folder: Path, api_key: str | None = None) -> None:
         self.spec = spec
-        self._auth = [("authorization", f"Bearer {api_key}")] if api_key else []
+        auth = [("authorization", f"Bearer {api_key}")] if api_key else []
         times, tls = spec.timeouts, spec.tls
         files = (
             TlsFiles(*(str(folder / f) if f else None for f in (tls.ca_file, tls.client_cert, tls.client_key)))
@@ -35,6 +35,7 @@ class RemoteBackend:
                 tls=files,
                 max_connections=spec.limits.max_in_flight + 2,  # room for probes beside a full load
             )
+            self._auth = prepare(auth)
         except ValueError as error:
             raise BackendError(f"{spec.name}: {error}") from None
 
@@ -53,10 +54,12 @@ class RemoteBackend:
         *,
         stream: bool = False,
         again: bool = True,
+        prepared: bytes = b"",
     ) -> HttpResponse:
         """The response, whatever its status. Transport errors come as BackendError."""
         try:
-            return await self._client.request(method, path, [*headers, *self._auth], body, stream=stream, again=again)
+            known = prepared + self._auth
+            return await self._client.request(method, path, headers, body, stream=stream, again=again, prepared=known)
         except HttpError as error:
             raise self.translate(error) from error
 

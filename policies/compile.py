@@ -98,6 +98,10 @@ class CompiledPolicy:
     quotas: tuple[Quota, ...] = field(repr=False)
     floors: tuple[CompiledFloor, ...] = field(repr=False)
     headers: frozenset[str]  # names of the request headers that may be matched
+    model_names: frozenset[str]
+    raw_headers: frozenset[bytes]  # the same, as HTTP carries them
+    backend_names: tuple[str, ...]  # in the fleet's order
+    target_names: tuple[str, ...]  # backend/model, in the order of `targets`
     label_names: frozenset[str]  # names of the request labels that are matched
     source: Policy = field(repr=False)
     tenants: Mapping[str, Tenant] | None = field(repr=False)  # None: no Tenants document, every caller is anonymous
@@ -105,7 +109,7 @@ class CompiledPolicy:
 
     @property
     def models(self) -> tuple[str, ...]:
-        return tuple(sorted({target.model for target in self.targets}))
+        return tuple(sorted(self.model_names))
 
     @property
     def transforms(self) -> bool:
@@ -127,7 +131,11 @@ class CompiledPolicy:
 
     def floor(self, request: Request, now: float) -> int:
         """The least label of such a request, whatever is found in it: the default and every floor that matches."""
-        return max([self.default_label, *(f.label for f in self.floors if f.matches(request, now))])
+        least = self.default_label
+        for floor in self.floors:
+            if floor.label > least and floor.matches(request, now):
+                least = floor.label
+        return least
 
     def plan(self, request: Request) -> Plan:
         """The rules, constraints and targets that can matter to requests like this one.
@@ -309,6 +317,10 @@ def _compile(
             CompiledFloor(compiler.match(floor.match), ranks[floor.label]) for floor in policy.sensitivity.floors
         ),
         headers=frozenset(policy.headers),
+        model_names=frozenset(target.model for target in targets),
+        raw_headers=frozenset(name.encode("latin-1", "replace") for name in policy.headers),
+        backend_names=tuple(backend.name for backend in fleet.backends),
+        target_names=tuple(f"{target.backend}/{target.model}" for target in targets),
         label_names=frozenset(name for match in all_matches(policy) for name in label_names(match)),
         source=policy,
         tenants=None if tenants is None else compile_tenants(tenants, ranks),

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from operator import mul
 
 from policies.compile import CompiledConstraint, CompiledPolicy, CompiledRule
-from policies.estimate import estimate
+from policies.estimate import estimates
 from policies.filters import FILTERS, SILENT, Context, slo_missed
 from policies.pickers import best_score, drawn, weighted_split
 from policies.refusals import refusal
@@ -95,10 +95,10 @@ def _allowed(targets: Sequence[Target], context: Context, rejected: list[Rejecti
 
 def _score(targets: Sequence[Target], request: Request, snapshot: Snapshot, rule: CompiledRule) -> list[Candidate]:
     weights = [weight for _, weight in rule.objective]
+    scorers = rule.scorers
     found: list[Candidate] = []
-    for target in targets:
-        expected = estimate(target, request, snapshot)
-        values = tuple([scorer(target, expected, snapshot) for scorer in rule.scorers])
+    for target, expected in zip(targets, estimates(targets, request, snapshot), strict=True):
+        values = tuple([scorer(target, expected, snapshot) for scorer in scorers])
         found.append(Candidate(target, sum(map(mul, weights, values)), values, expected))
     return found
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from policies.types import Estimate, Request, Snapshot, Target
 
 BYTES_PER_TOKEN = 3.6
@@ -48,12 +50,30 @@ def cost_usd(target: Target, tokens_in: int, tokens_out: int) -> float:
 
 
 def estimate(target: Target, request: Request, snapshot: Snapshot) -> Estimate:
-    expected = latency_ms(target, request, snapshot)
-    joules = target.active_w * expected / 1000 / target.max_in_flight
-    return Estimate(
-        expected,
-        ttft_ms(target, snapshot) if request.stream else expected,
-        cost_usd(target, request.tokens_in, request.tokens_out),
-        joules,
-        joules / _J_PER_KWH * target.g_per_kwh,
-    )
+    return estimates((target,), request, snapshot)[0]
+
+
+def estimates(targets: Sequence[Target], request: Request, snapshot: Snapshot) -> list[Estimate]:
+    """Of each target: what `latency_ms`, `ttft_ms` and `cost_usd` say, written out once more because it is done for
+    every candidate of every request (a test holds them together)."""
+    latencies, firsts, growths, in_flight = snapshot.latency_ms, snapshot.ttft_ms, snapshot.growth, snapshot.in_flight
+    tokens_in, tokens_out, stream = request.tokens_in, request.tokens_out, request.stream
+    found: list[Estimate] = []
+    for target in targets:
+        index, places = target.index, target.max_in_flight
+        crowding = 1 + in_flight[target.backend_index] / places
+        measured = latencies[index]
+        if measured is None:
+            expected = target.prior_ms * crowding
+        elif growths and growths[index] is not None:
+            expected = latency_ms(target, request, snapshot)
+        else:
+            expected = measured * crowding
+        first = expected
+        if stream:
+            measured = firsts[index] if firsts else None
+            first = (target.prior_ttft_ms if measured is None else measured) * crowding
+        joules = target.active_w * expected / 1000 / places
+        usd = target.usd_per_request + tokens_in * target.usd_per_token_in + tokens_out * target.usd_per_token_out
+        found.append(Estimate(expected, first, usd, joules, joules / _J_PER_KWH * target.g_per_kwh))
+    return found

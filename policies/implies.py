@@ -8,7 +8,7 @@ from typing import Any
 from policies.match import TEXT_FIELDS, is_pattern, text_test
 from policies.schema import LabelRange, Match, NotText, Range
 
-_OTHERS = ("entities", "stream", "time", "any", "not_")
+_OTHERS = ("entities", "stream", "time", "any", "all", "not_")
 """Fields that are compared for equality only."""
 
 

@@ -15,9 +15,9 @@ from policies.decide import decide
 from policies.explain import as_dict, why
 from policies.facts import request_from
 from policies.schema import HttpRequest, RequestFacts
-from router.asgi import ClientGone, Receive, Scope, Send, read_body, respond
 from router.decisionlog.record import Decided, shown_model
 from router.errors import ApiError, as_api_error, bad_request
+from router.http.request import ClientGone, Inbound, lines
 from router.identity import Guardian
 from router.metrics import CONTENT_TYPE
 from router.requests import from_http
@@ -26,7 +26,7 @@ from router.settings import is_loopback
 from router.wire.openai import render_error
 
 _EXPLAIN_HINT = 'send facts such as {"model": …, "label": …}, or path, headers and body'
-_JSON = (("content-type", "application/json"),)
+_JSON = "content-type: application/json\r\n"
 _OPEN = frozenset({"healthz", "readyz"})
 """What needs no token: whoever starts and stops the router must see whether it lives."""
 _PATHS = "GET /metrics, /healthz, /readyz, /policy, /decisions, /decisions/<id>; POST /explain, /reload"
@@ -38,28 +38,25 @@ class AdminApp:
         self._guardian = Guardian(service.settings.admin_tokens)
         self._open = _OPEN | ({"metrics"} if is_loopback(service.settings.admin_host) else frozenset())
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
-        if scope["method"] == "HEAD":
-            scope = {**scope, "method": "GET"}  # the server leaves the body out
+    async def __call__(self, http: Inbound) -> None:
         try:
-            if scope["path"].strip("/") not in self._open:
-                self._guardian.check(scope["headers"])
-            if scope["path"] == "/metrics" and scope["method"] == "GET":
-                await respond(send, 200, self.service.metrics.render(), (("content-type", CONTENT_TYPE),))
+            if http.path.strip("/") not in self._open:
+                self._guardian.check(http.headers)
+            method = "GET" if http.method == "HEAD" else http.method
+            if http.path == "/metrics" and method == "GET":
+                http.respond(200, self.service.metrics.render(), f"content-type: {CONTENT_TYPE}\r\n")
                 return
-            status, content = await self._content(scope, receive)
-            await respond(send, status, msgspec.json.encode(content), _JSON)
+            status, content = await self._content(http, method)
+            http.respond(status, msgspec.json.encode(content), _JSON)
         except ClientGone:
             return
         except Exception as error:
             failure = as_api_error(error)
-            await respond(send, failure.status, render_error(failure), (*_JSON, *failure.headers))
+            http.respond(failure.status, render_error(failure), _JSON + lines(failure.headers))
 
-    async def _content(self, scope: Scope, receive: Receive) -> tuple[int, Any]:
+    async def _content(self, http: Inbound, method: str) -> tuple[int, Any]:
         service = self.service
-        match scope["method"], scope["path"].rstrip("/").split("/")[1:]:
+        match method, http.path.rstrip("/").split("/")[1:]:
             case "GET", ["healthz"]:
                 return 200, {"status": "alive"}
             case "GET", ["readyz"]:
@@ -80,7 +77,9 @@ class AdminApp:
                 status = 409 if result.outcome == "refused" else 200
                 return status, {"outcome": result.outcome, "policy": result.policy, "problems": result.problems}
             case "POST", ["explain"]:
-                return 200, await self._explain(await _body(scope, receive, service.settings.max_body_bytes))
+                return 200, await self._explain(
+                    await http.body(service.settings.max_body_bytes, service.settings.body_s)
+                )
         raise ApiError("not_found", "no such path on the admin port", f"there are: {_PATHS}")
 
     def _shown(self, decided: Decided) -> dict[str, Any]:
@@ -127,7 +126,3 @@ class AdminApp:
         snapshot = live.state.snapshot(time.monotonic(), wall, live.ledger.spent(request, live.policy, wall))
         snapshot = replace(snapshot, ledger_lost=live.ledger.leases.lost)
         return as_dict(decide(request, snapshot, live.policy, service.settings.seed), live.policy)
-
-
-async def _body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    return await read_body(receive, dict(scope["headers"]).get(b"content-length"), limit)

@@ -1,45 +1,43 @@
-"""The data API: one bare ASGI app for both wires. Inference goes to an `Exchange`; the rest is answered here."""
+"""The data API: one handler for both wires. Inference goes to an `Exchange`; the rest is answered here."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from policies.types import RefusalCode
-from router.asgi import Receive, Scope, Send, respond
 from router.errors import ApiError, as_api_error, not_allowed
 from router.exchange import JSON, Exchange, Wire
+from router.http.request import Inbound, lines
 from router.service import Service
 from router.wire import oip, openai
+
+_WIRES = {path: Wire(partial(openai.parse, path), openai.render_error) for path in openai.TASKS}
 
 
 class DataApp:
     def __init__(self, service: Service) -> None:
         self.service = service
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+    async def __call__(self, http: Inbound) -> None:
+        path = http.path
+        wire = _WIRES.get(path)
+        if wire is not None:
+            await Exchange(self.service, http, wire).run()
             return
-        path, method = scope["path"], scope["method"]
         model = oip.match_model(path)
-        if path in openai.TASKS:
-            wire = Wire(lambda policy, headers, body: openai.parse(path, body), openai.render_error)
-            await self._infer(scope, receive, send, wire)
-        elif model is not None and model[1] == "infer":
-            name, limit = model[0], self.service.settings.max_body_bytes
-            wire = Wire(lambda policy, headers, body: oip.parse(name, headers, body, policy, limit), oip.render_error)
-            await self._infer(scope, receive, send, wire)
+        if model is not None and model[1] == "infer":
+            parse = partial(oip.parse, model[0], limit=self.service.settings.max_body_bytes)
+            await Exchange(self.service, http, Wire(parse, oip.render_error)).run()
         elif path.startswith("/v2"):
-            await self._v2(scope, send, path, method, model)
+            await self._v2(http, path, model)
         else:
-            await self._plain(scope, send, path, method)
+            await self._plain(http, path)
 
-    async def _infer(self, scope: Scope, receive: Receive, send: Send, wire: Wire) -> None:
-        await Exchange(self.service, scope, receive, send, wire).run()
-
-    async def _v2(self, scope: Scope, send: Send, path: str, method: str, model: tuple[str, str] | None) -> None:
+    async def _v2(self, http: Inbound, path: str, model: tuple[str, str] | None) -> None:
         service = self.service
         live = service.live
 
@@ -49,7 +47,7 @@ class DataApp:
             if path == "/v2/health/ready":
                 ready = bool(service.readiness()["ready"])
                 return (200 if ready else 503), {"ready": ready}
-            tenant = await service.tenant(live, scope["headers"])
+            tenant = await service.tenant(live, http.headers)
             if model is not None and not tenant.may_use(model[0]):
                 raise ApiError(RefusalCode.MODEL_NOT_FOUND, "no backend serves a tensor model of this name")
             if model is not None and model[1] == "ready":
@@ -64,13 +62,13 @@ class DataApp:
                 return 200, oip.SERVER
             raise _no_such_path()
 
-        await self._get(send, method, oip.render_error, answer)
+        await self._get(http, oip.render_error, answer)
 
-    async def _plain(self, scope: Scope, send: Send, path: str, method: str) -> None:
+    async def _plain(self, http: Inbound, path: str) -> None:
         live = self.service.live
 
         async def models() -> list[dict[str, Any]]:
-            tenant = await self.service.tenant(live, scope["headers"])
+            tenant = await self.service.tenant(live, http.headers)
             return [model for model in openai.models(live.policy) if tenant.may_use(model["id"])]
 
         async def answer() -> tuple[int, Any]:
@@ -90,24 +88,22 @@ class DataApp:
                 return (200 if readiness["ready"] else 503), readiness
             raise _no_such_path()
 
-        await self._get(send, method, openai.render_error, answer)
+        await self._get(http, openai.render_error, answer)
 
     async def _get(
         self,
-        send: Send,
-        method: str,
+        http: Inbound,
         render_error: Callable[[ApiError], bytes],
         answer: Callable[[], Awaitable[tuple[int, Any]]],
     ) -> None:
         try:
             status, content = await answer()
-            if method not in ("GET", "HEAD"):  # after it: a path that is not there says so to every method
+            if http.method not in ("GET", "HEAD"):  # after it: a path that is not there says so to every method
                 raise not_allowed("GET")
-            body = msgspec.json.encode(content)
-            await respond(send, status, body, (JSON,))  # of HEAD, the server leaves the body out
+            http.respond(status, msgspec.json.encode(content), JSON)
         except Exception as error:
             failure = as_api_error(error)
-            await respond(send, failure.status, render_error(failure), (JSON, *failure.headers))
+            http.respond(failure.status, render_error(failure), JSON + lines(failure.headers))
 
 
 def _no_such_path() -> ApiError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -12,6 +11,7 @@ from typing import Any
 from backends.calls import Answer, Backend, Call, Usage
 from backends.errors import BackendError, Overloaded, RequestRejected, TimedOut, Unsuited
 from policies.types import Candidate
+from router.alarm import Alarm
 from router.health import Event
 from router.metrics import Metrics
 from router.places import TooLate
@@ -66,7 +66,7 @@ class Lease:
         if not self.released:
             self.released = True
             self.backend.leave()
-            self.metrics.in_flight.labels(self.backend.name).dec()
+            self.metrics.in_flight.add((self.backend.name,), -1)
             if self.has_place:
                 self.backend.places.release()
 
@@ -126,9 +126,11 @@ class Attempts:
         number = len(ask.steps)
         gave_up = False
         try:
-            async with asyncio.timeout(limit):
-                latest = ask.deadline - self._least_s(candidate, ask)
-                await self._place(lease.backend, ask, latest)
+            with Alarm(limit):
+                if lease.backend.places.free:
+                    lease.backend.places.taken += 1
+                else:
+                    await self._place(lease.backend, ask, ask.deadline - self._least_s(candidate, ask))
                 lease.has_place = True
                 began = self._clock()
                 answer = await self._backends[target.backend].send(ask.call)
@@ -168,7 +170,7 @@ class Attempts:
             raise
         finally:
             step.ms = (self._clock() - now) * 1000
-            self._metrics.attempts.labels(target.backend, target.tier, kind, step.outcome).inc()
+            self._metrics.attempts.add((target.backend, target.tier, kind, step.outcome))
             if step.outcome != "ok":
                 if step.outcome in ("overloaded", "timeout") and lease.has_place:
                     lease.backend.learn(None)
@@ -182,8 +184,6 @@ class Attempts:
             self._state.observe_latency(result.candidate.target, result.step.ms, self._clock())
 
     async def _place(self, backend: BackendState, ask: Ask, latest: float) -> None:
-        if backend.places.free:
-            return await backend.places.acquire(ask.priority, ask.tenant, latest)
         queued = self._metrics.queued.labels(backend.name)
         queued.inc()
         try:
@@ -218,5 +218,5 @@ class Attempts:
     def _enter(self, backend_index: int) -> Lease:
         backend = self._state.backends[backend_index]
         backend.enter()
-        self._metrics.in_flight.labels(backend.name).inc()
+        self._metrics.in_flight.add((backend.name,))
         return Lease(backend, self._metrics)

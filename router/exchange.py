@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -17,22 +16,12 @@ from backends.errors import BackendError, RequestRejected
 from policies.compile import CompiledPolicy
 from policies.tenants import ANYONE, Tenant
 from policies.types import RefusalCode
-from router.asgi import (
-    ClientGone,
-    Departure,
-    Headers,
-    Receive,
-    Scope,
-    Send,
-    begin_stream,
-    read_body,
-    respond,
-    send_chunk,
-)
 from router.attempts import Result, Step
 from router.decisionlog.record import Decided, Outcome, trace
 from router.errors import ApiError, as_api_error, not_allowed
 from router.hints import NO_HINTS, Hints, parse_hints
+from router.http.request import ClientGone, Inbound, lines
+from router.live import Live
 from router.requests import Masked
 from router.restore import RestoredStream, restore_body
 from router.resume import ResumedStream
@@ -42,7 +31,7 @@ from router.wire.parsed import Parsed
 
 _PLAIN = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 """What a notice may hold as it is in a header; everything else, Japanese included, is percent-encoded UTF-8."""
-JSON = ("content-type", "application/json")
+JSON = "content-type: application/json\r\n"
 _OUTCOMES: dict[str, str] = {
     RefusalCode.MODEL_NOT_FOUND: "not_found",
     RefusalCode.POLICY_NO_BACKEND: "refused",
@@ -67,7 +56,7 @@ _OUTCOMES: dict[str, str] = {
 class Wire:
     """What differs between the protocols that clients speak."""
 
-    parse: Callable[[CompiledPolicy, dict[bytes, bytes], bytes], Parsed]  # policy, headers, body; raises ApiError
+    parse: Callable[[dict[bytes, bytes], bytes, CompiledPolicy], Parsed]  # headers, body, policy; raises ApiError
     render_error: Callable[[ApiError], bytes]
 
 
@@ -77,9 +66,9 @@ class Exchange:
     It goes by one configuration to its end: the one that is live when its body has come in.
     """
 
-    def __init__(self, service: Service, scope: Scope, receive: Receive, send: Send, wire: Wire) -> None:
-        self._service, self._live, self._wire = service, service.live, wire
-        self._scope, self._receive, self._send = scope, receive, send
+    def __init__(self, service: Service, request: Inbound, wire: Wire) -> None:
+        self._service, self._live, self._wire, self._request = service, service.live, wire, request
+        self._used: Live | None = None  # kept open for it
         self._arrived = time.monotonic()
         self._tenant: Tenant = ANYONE
         self._parsed: Parsed | None = None
@@ -88,7 +77,6 @@ class Exchange:
         self._masked: Masked | None = None
         self._result: Result | None = None
         self._steps: list[Step] = []
-        self._task: asyncio.Task[None] | None = None
         self._ended = False
         self._usage: Usage | None = None  # as the backend counted
         self._events = 0  # of a stream, seen so far
@@ -96,102 +84,86 @@ class Exchange:
         self._began: float | None = None  # when the first byte of a streamed answer left
 
     async def run(self) -> None:
-        self._task = asyncio.current_task()
         self._service.exchanges.add(self)
-        try:
-            with contextlib.ExitStack() as held:
-                await self._run(held)
-        finally:
-            self._service.exchanges.discard(self)
-
-    def end(self) -> None:
-        """The router stops: whatever is not answered yet is told so."""
-        if self._task is not None and not self._ended:
-            self._ended = True
-            self._task.cancel()
-
-    async def _run(self, held: contextlib.ExitStack) -> None:
         outcome = "internal"
         try:
-            await self._answer(held)
+            await self._answer()
             outcome = "ok"
         except ClientGone:
             outcome = "cancelled"
         except (Exception, asyncio.CancelledError) as error:
-            if isinstance(error, asyncio.CancelledError):
-                if not self._ended or self._task is None:
-                    raise
-                self._task.uncancel()
-                error = ApiError("shutting_down", "the router stops", "try again", headers=(("retry-after", "1"),))
-            failure = as_api_error(error)
-            outcome = _OUTCOMES.get(failure.code, "client_error")
-            if self._began is not None:
-                outcome = "stream_broken"
-                with contextlib.suppress(ClientGone):
-                    await self._to_client(send_chunk(self._send, openai.stream_error(failure), last=True))
-            else:
-                headers = (JSON, *failure.headers, *self._headers())
-                with contextlib.suppress(ClientGone):
-                    error_body = self._wire.render_error(failure)
-                    await self._to_client(respond(self._send, failure.status, error_body, headers))
+            outcome = self._failed(error)
         finally:
-            if self._result is not None:
-                self._result.lease.release()
-            if self._result is not None and self._decided is not None and self._cost_usd is None and self._began:
-                usage = self._usage or self._seen()
-                self._cost_usd = self._service.broke_off(self._live, self._decided, self._result, usage)
+            self._service.exchanges.discard(self)
+            result = self._result
+            if result is not None:
+                result.lease.release()
+                if self._cost_usd is None and self._began and self._decided is not None:
+                    usage = self._usage or self._seen()
+                    self._cost_usd = self._service.broke_off(self._live, self._decided, result, usage)
             self._count(outcome)
+            if self._used is not None:
+                self._used.leave()
 
-    async def _to_client(self, sending: Awaitable[None]) -> None:
-        """Raises ClientGone for one that does not read: it would hold a place at the backend."""
-        try:
-            async with asyncio.timeout(self._service.settings.client_idle_s):
-                await sending
-        except TimeoutError:
-            raise ClientGone from None
+    def end(self) -> None:
+        """The router stops: whatever is not answered yet is told so."""
+        if self._request.task is not None and not self._ended:
+            self._ended = True
+            self._request.task.cancel()
+
+    def _failed(self, error: BaseException) -> str:
+        """Tell the client, as far as that can be done; the outcome for the metrics."""
+        request = self._request
+        if isinstance(error, asyncio.CancelledError):
+            if request.task is None or not (request.gone or self._ended):
+                raise error
+            request.task.uncancel()
+            if request.gone:
+                return "cancelled"
+            error = ApiError("shutting_down", "the router stops", "try again", headers=(("retry-after", "1"),))
+        assert isinstance(error, Exception)
+        failure = as_api_error(error)
+        if self._began is not None:
+            request.send(openai.stream_error(failure))
+            request.end()
+            return "stream_broken"
+        request.respond(
+            failure.status, self._wire.render_error(failure), f"{JSON}{lines(failure.headers)}{self._head()}"
+        )
+        return _OUTCOMES.get(failure.code, "client_error")
 
     def _seen(self) -> Usage | None:
         """What was seen of a stream that nobody counted: servers send about a token in an event."""
         return Usage(self._decided.request.tokens_in, self._events) if self._events and self._decided else None
 
-    async def _body(self, fields: dict[bytes, bytes]) -> bytes:
-        settings = self._service.settings
-        try:
-            async with asyncio.timeout(settings.body_s):
-                return await read_body(self._receive, fields.get(b"content-length"), settings.max_body_bytes)
-        except TimeoutError:
-            raise ApiError("request_timeout", f"the body did not come within {settings.body_s:g} s") from None
-
-    async def _answer(self, held: contextlib.ExitStack) -> None:
-        if self._scope["method"] != "POST":
+    async def _answer(self) -> None:
+        http, service = self._request, self._service
+        if http.method != "POST":
             raise not_allowed("POST")
-        service, headers_in = self._service, self._scope["headers"]
-        self._tenant = await service.tenant(self._live, headers_in)  # before the body: a stranger's is not read
-        fields: dict[bytes, bytes] = dict(headers_in)
-        _check_content_type(fields, self._scope["path"])
-        body = await self._body(fields)
+        self._tenant = await service.tenant(self._live, http.headers)  # before the body: a stranger's is not read
+        fields: dict[bytes, bytes] = dict(http.headers)
+        _check_content_type(fields, http.path)
+        settings = service.settings
+        body = await http.body(settings.max_body_bytes, settings.body_s)
         began = time.monotonic()  # what a client takes to send does not count against the backends
         if service.live is not self._live:  # a slow body must not make an old policy, or an old key, last
             self._live = service.live
-            self._tenant = await service.tenant(self._live, headers_in)
-        live = held.enter_context(self._live.used())
-        parsed = self._parsed = self._wire.parse(live.policy, fields, body)
-        hints = self._hints = parse_hints(self._scope["headers"], live.policy)
+            self._tenant = await service.tenant(self._live, http.headers)
+        live = self._used = self._live.enter()
+        parsed = self._parsed = self._wire.parse(fields, body, live.policy)
+        hints = self._hints = parse_hints(http.headers, live.policy)
         decided, self._masked = await service.decide(live, parsed, hints, len(body), self._tenant.name, began)
         self._decided = decided
         if decided.decision.refusal is not None:
             raise ApiError.from_refusal(decided.decision.refusal, decided.decision.notices, decided.label.why)
         call = self._call(parsed, decided, body)
-        async with Departure(self._receive) as departure:
-            result = self._result = await service.execute(live, decided, call, self._steps, began)
-            if result.answer.chunks is not None:
-                await self._stream(decided, result, call)
-                departure.dismiss()
-                await self._to_client(send_chunk(self._send, b"", last=True))
-            else:
-                body, headers = self._whole(decided, parsed, result)
-                departure.dismiss()
-                await self._to_client(respond(self._send, 200, body, headers))
+        result = self._result = await service.execute(live, decided, call, self._steps, began)
+        if result.answer.chunks is not None:
+            await self._stream(decided, result, call)
+            http.end()
+        else:
+            body, head = self._whole(decided, parsed, result)
+            http.respond(200, body, head)
 
     def _call(self, parsed: Parsed, decided: Decided, body: bytes) -> Call:
         request = decided.request
@@ -203,11 +175,11 @@ class Exchange:
         twice = openai.repeatable(parsed.content)
         return Call(parsed.model, parsed.path, body, parsed.stream, None, request.id, twice, label)
 
-    def _whole(self, decided: Decided, parsed: Parsed, result: Result) -> tuple[bytes, Headers]:
-        answer = result.answer
-        headers: Headers = (JSON,)
+    def _whole(self, decided: Decided, parsed: Parsed, result: Result) -> tuple[bytes, str]:
+        answer, head = result.answer, JSON
         if answer.infer is not None and parsed.infer is not None:
             body, headers = oip.render(answer.infer, parsed.infer, parsed.model)
+            head = lines(headers)
         else:
             body = answer.body or b""
         if self._masked is not None:
@@ -215,7 +187,7 @@ class Exchange:
             self._service.metrics.unrestored.inc(unrestored)
         self._usage = answer.usage
         self._cost_usd = self._service.finished(self._live, decided, result, answer.usage)
-        return body, (*headers, *self._headers(self._cost_usd))
+        return body, head + self._head(self._cost_usd)
 
     async def _stream(self, decided: Decided, result: Result, call: Call) -> None:
         """Everything but the end of a streamed answer: the caller sends that once nothing can fail any more."""
@@ -223,11 +195,11 @@ class Exchange:
         assert chunks is not None
         try:
             estimate = self._service.cost(result.candidate, decided.request, None) + result.wasted_usd
-            headers = (("content-type", "text/event-stream"), ("cache-control", "no-cache"))
-            await self._to_client(begin_stream(self._send, (*headers, *self._headers(estimate))))
+            http, idle_s = self._request, self._service.settings.client_idle_s
+            http.begin(f"content-type: text/event-stream\r\ncache-control: no-cache\r\n{self._head(estimate)}")
             now = self._began = time.monotonic()
-            first_byte = self._service.metrics.first_byte_seconds.labels(decided.request.task, target.tier)
-            first_byte.observe(now - self._arrived)
+            first_byte = decided.request.task, target.tier
+            self._service.metrics.first_byte_seconds.observe(first_byte, now - self._arrived)
             self._live.state.observe_ttft(target, (result.began_at - result.started) * 1000, now)
             if decided.decision.resume:
                 chunks = ResumedStream(chunks, call, self._resume)
@@ -237,7 +209,9 @@ class Exchange:
                 self._events += openai.pieces_in(chunk)
                 if b'"usage"' in chunk:
                     self._usage = openai.usage_in(chunk) or self._usage
-                await self._to_client(send_chunk(self._send, chunk))
+                http.send(chunk)
+                if http.slow:
+                    await http.drained(idle_s)
             if isinstance(chunks, RestoredStream):
                 self._service.metrics.unrestored.inc(chunks.unrestored)
             result = self._result or result  # another, where it was gone on with
@@ -273,32 +247,28 @@ class Exchange:
         self._result = result
         return result.answer.chunks
 
-    def _headers(self, cost: float | None = None) -> list[tuple[str, str]]:
-        """What every answer says of its decision."""
-        headers = [("x-pointsman-schema", "1")]
-        if self._decided is None and self._hints.request_id:
-            headers.append(("x-request-id", self._hints.request_id))
-        if self._decided is not None:
-            decision = self._decided.decision
-            headers += [
-                ("x-request-id", decision.request_id),
-                ("x-pointsman-decision", self._decided.id),
-                ("x-pointsman-rule", decision.rule),
-                ("x-pointsman-label", self._live.policy.levels[decision.label]),
-            ]
-            if self._hints.trace:
-                headers.append(("x-pointsman-trace", trace(self._decided)))
-            headers += [("x-pointsman-notice", quote(notice, safe=_PLAIN)) for notice in decision.notices]
-        if self._result is not None:
-            target = self._result.candidate.target
-            headers += [
-                ("x-pointsman-backend", target.backend),
-                ("x-pointsman-tier", target.tier),
-                ("x-pointsman-attempts", str(self._result.attempts)),
-            ]
-        if cost is not None:
-            headers.append(("x-pointsman-cost-usd", f"{cost:.9f}"))
-        return headers
+    def _head(self, cost: float | None = None) -> str:
+        """What every answer says of its decision, as headers."""
+        decided, result = self._decided, self._result
+        if decided is None:
+            known = self._hints.request_id
+            return "x-pointsman-schema: 1\r\n" + (f"x-request-id: {known}\r\n" if known else "")
+        decision = decided.decision
+        head = (
+            f"x-pointsman-schema: 1\r\nx-request-id: {decision.request_id}\r\nx-pointsman-decision: {decided.id}\r\n"
+            f"x-pointsman-rule: {decision.rule}\r\nx-pointsman-label: {decided.policy.levels[decision.label]}\r\n"
+        )
+        if self._hints.trace:
+            head += f"x-pointsman-trace: {trace(decided)}\r\n"
+        for notice in decision.notices:
+            head += f"x-pointsman-notice: {quote(notice, safe=_PLAIN)}\r\n"
+        if result is not None:
+            target = result.candidate.target
+            head += (
+                f"x-pointsman-backend: {target.backend}\r\nx-pointsman-tier: {target.tier}\r\n"
+                f"x-pointsman-attempts: {result.attempts}\r\n"
+            )
+        return head if cost is None else f"{head}x-pointsman-cost-usd: {cost:.9f}\r\n"
 
     def _count(self, outcome: str) -> None:
         metrics, result = self._service.metrics, self._result
@@ -306,10 +276,10 @@ class Exchange:
         rule = self._decided.decision.rule if self._decided is not None else ""
         task = self._parsed.task if self._parsed is not None else ""
         backend, tier = (target.backend, target.tier) if target is not None else ("", "")
-        metrics.requests.labels(task, rule, backend, tier, outcome).inc()
+        metrics.requests.add((task, rule, backend, tier, outcome))
         took = time.monotonic() - self._arrived
         if outcome == "ok":
-            metrics.request_seconds.labels(task, tier).observe(took)
+            metrics.request_seconds.observe((task, tier), took)
         if self._decided is None or self._parsed is None:
             return
         usage = self._usage
@@ -328,6 +298,8 @@ class Exchange:
 
 
 def _check_content_type(fields: dict[bytes, bytes], path: str) -> None:
+    if fields.get(b"content-type") == b"application/json" and b"content-encoding" not in fields:
+        return
     kind = fields.get(b"content-type", b"").split(b";")[0].strip().lower()
     openai_path = path.startswith("/v1")
     allowed = ("application/json",) if openai_path else ("", "application/json", "application/octet-stream")

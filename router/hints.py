@@ -49,6 +49,9 @@ NO_HINTS = Hints()
 
 def parse_hints(headers: Iterable[tuple[bytes, bytes]], policy: CompiledPolicy) -> Hints:
     """Hints from ASGI headers. Raises ApiError 400 on unknown values, and on a hint given twice."""
+    known = policy.raw_headers
+    if known.isdisjoint(names := [name for name, _ in headers]) and _NAMES.isdisjoint(names):
+        return NO_HINTS
     given: dict[str, str] = {}
     allowed: dict[str, str] = {}
     for name, value in headers:
@@ -58,8 +61,6 @@ def parse_hints(headers: Iterable[tuple[bytes, bytes]], policy: CompiledPolicy) 
                 if key in found:
                     raise bad_request(f"the header {key} stands twice", "send it once", param=key)
                 found[key] = value.decode("latin-1").strip()
-    if not given and not allowed:
-        return NO_HINTS
     return Hints(
         _level(given, "x-data-sensitivity", policy),
         _matching(given, "x-usage", _WORD, "1 to 64 letters, digits and ._:/-"),

@@ -40,6 +40,8 @@ class Ledger:
     def spent(self, request: Request, policy: CompiledPolicy, now: float) -> Mapping[_At, float]:
         """What the quotas that may apply to the request have used or reserved; what has used nothing is left out. Where
         less is leased than the request may need, everything beyond the lease counts as used."""
+        if not self._quotas:
+            return _NOTHING
         found: dict[_At, float] = {}
         for quota, at, targets in self._asked(request, policy):
             book = self._book(quota, at, now)
@@ -55,7 +57,7 @@ class Ledger:
     def short(self, request: Request, policy: CompiledPolicy, now: float) -> Mapping[Book, tuple[float, float]]:
         """Where more has to be leased before the request is decided: how much it needs, at the cheapest backend and at
         the dearest. Empty as a rule, and where asking would not help."""
-        if self._alone or self.leases.lost:
+        if self._alone or self.leases.lost or not self._quotas:
             return {}
         found: dict[Book, tuple[float, float]] = {}
         for quota, at, targets in self._asked(request, policy):

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from backends.calls import Backend
 from backends.errors import BackendError
@@ -74,8 +74,7 @@ class Live:
         self.executor = Executor(self.backends, self.state, metrics, rng=random.Random())
         self._probes: list[asyncio.Task[None]] = []
         self._users = 0
-        self._unused = asyncio.Event()
-        self._unused.set()
+        self._unused: asyncio.Event | None = None  # where somebody waits for the last of them
 
     async def start(self) -> None:
         """Load what is new and begin to probe. Raises BackendError listing every backend that cannot start."""
@@ -88,24 +87,24 @@ class Live:
         await asyncio.gather(*(self._probe_once(order.index(name), _FIRST_PROBES_S) for name in self._new))
         self._probes = [asyncio.create_task(self._probe(i)) for i in range(len(self.backends))]
 
-    @contextlib.contextmanager
-    def used(self) -> Iterator[Live]:
-        """While a request goes by this configuration."""
+    def enter(self) -> Live:
+        """A request goes by this configuration, until it calls `leave`."""
         self._users += 1
-        self._unused.clear()
-        try:
-            yield self
-        finally:
-            self._users -= 1
-            if not self._users:
-                self._unused.set()
+        return self
+
+    def leave(self) -> None:
+        self._users -= 1
+        if not self._users and self._unused is not None:
+            self._unused.set()
 
     async def retire(self, successor: Live, timeout_s: float) -> None:
         """Close what the successor has not taken over, once the last request has gone."""
         await self._stop_probing()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self._unused.wait()
+        if self._users:
+            self._unused = asyncio.Event()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await self._unused.wait()
         await self._close([name for name, own in self._inner.items() if successor._inner.get(name) is not own])
 
     async def aclose(self) -> None:

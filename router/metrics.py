@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from prometheus_client import (
@@ -16,6 +17,7 @@ from prometheus_client import (
 )
 
 from router import __version__
+from router.tallies import Distribution, Tally
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, that nobody reads
 
@@ -29,17 +31,22 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
-        self.requests = Counter(
-            "pointsman_requests",
-            "Requests answered or refused; rule, backend and tier are empty where none was reached",
-            ["task", "rule", "backend", "tier", "outcome"],
-            registry=registry,
+        self._folded: list[Tally | Distribution] = []
+        self.requests = self._tally(
+            Counter(
+                "pointsman_requests",
+                "Requests answered or refused; rule, backend and tier are empty where none was reached",
+                ["task", "rule", "backend", "tier", "outcome"],
+                registry=registry,
+            )
         )
-        self.attempts = Counter(
-            "pointsman_attempts",
-            "Calls to backends: the first for a request, fallbacks, retries, hedges, escalations of a cascade",
-            ["backend", "tier", "kind", "outcome"],
-            registry=registry,
+        self.attempts = self._tally(
+            Counter(
+                "pointsman_attempts",
+                "Calls to backends: the first for a request, fallbacks, retries, hedges, escalations of a cascade",
+                ["backend", "tier", "kind", "outcome"],
+                registry=registry,
+            )
         )
         self.hedges = Counter(
             "pointsman_hedges",
@@ -47,19 +54,25 @@ class Metrics:
             ["outcome"],
             registry=registry,
         )
-        self.spills = Counter(
-            "pointsman_spills",
-            "Requests for which another backend came before this one because it was full",
-            ["backend"],
-            registry=registry,
+        self.spills = self._tally(
+            Counter(
+                "pointsman_spills",
+                "Requests for which another backend came before this one because it was full",
+                ["backend"],
+                registry=registry,
+            )
         )
-        self.rejections = Counter(
-            "pointsman_rejections",
-            "Backends that a filter removed from a decision",
-            ["backend", "filter"],
-            registry=registry,
+        self.rejections = self._tally(
+            Counter(
+                "pointsman_rejections",
+                "Backends that a filter removed from a decision",
+                ["backend", "filter"],
+                registry=registry,
+            )
         )
-        self.labels = Counter("pointsman_labels", "Requests by sensitivity label", ["label"], registry=registry)
+        self.labels = self._tally(
+            Counter("pointsman_labels", "Requests by sensitivity label", ["label"], registry=registry)
+        )
         self.detector_failures = Counter(
             "pointsman_detector_failures",
             "Scans in which a detector failed, and the request got the top level for that",
@@ -78,34 +91,45 @@ class Metrics:
             ["reason"],
             registry=registry,
         )
-        self.decision_seconds = Histogram(
-            "pointsman_decision_seconds",
-            "Time to label a request and decide where it goes",
-            registry=registry,
-            buckets=_MICRO,
+        self.decision_seconds = self._distribution(
+            Histogram(
+                "pointsman_decision_seconds",
+                "Time to label a request and decide where it goes",
+                registry=registry,
+                buckets=_MICRO,
+            ),
+            _MICRO,
         )
-        self.request_seconds = Histogram(
-            "pointsman_request_seconds",
-            "Time from a request's arrival to the end of its answer",
-            ["task", "tier"],
-            registry=registry,
-            buckets=_SECONDS,
+        self.request_seconds = self._distribution(
+            Histogram(
+                "pointsman_request_seconds",
+                "Time from a request's arrival to the end of its answer",
+                ["task", "tier"],
+                registry=registry,
+                buckets=_SECONDS,
+            ),
+            _SECONDS,
         )
-        self.first_byte_seconds = Histogram(
-            "pointsman_first_byte_seconds",
-            "Time from a streamed request's arrival to the first byte of its answer",
-            ["task", "tier"],
-            registry=registry,
-            buckets=_SECONDS,
+        self.first_byte_seconds = self._distribution(
+            Histogram(
+                "pointsman_first_byte_seconds",
+                "Time from a streamed request's arrival to the first byte of its answer",
+                ["task", "tier"],
+                registry=registry,
+                buckets=_SECONDS,
+            ),
+            _SECONDS,
         )
-        self.tokens = Counter(
-            "pointsman_tokens", "Tokens as backends counted them", ["backend", "direction"], registry=registry
+        self.tokens = self._tally(
+            Counter("pointsman_tokens", "Tokens as backends counted them", ["backend", "direction"], registry=registry)
         )
-        self.cost_usd = Counter(
-            "pointsman_cost_usd",
-            "Cost of answered requests at the fleet's prices",
-            ["backend", "tier"],
-            registry=registry,
+        self.cost_usd = self._tally(
+            Counter(
+                "pointsman_cost_usd",
+                "Cost of answered requests at the fleet's prices",
+                ["backend", "tier"],
+                registry=registry,
+            )
         )
         self.egress_blocked = Counter(
             "pointsman_egress_blocked",
@@ -113,12 +137,14 @@ class Metrics:
             ["backend"],
             registry=registry,
         )
-        self.in_flight = Gauge(
-            "pointsman_in_flight",
-            "Requests being served or queued",
-            ["backend"],
-            registry=registry,
-            multiprocess_mode="livesum",
+        self.in_flight = self._tally(
+            Gauge(
+                "pointsman_in_flight",
+                "Requests being served or queued",
+                ["backend"],
+                registry=registry,
+                multiprocess_mode="livesum",
+            )
         )
         self.concurrency = Gauge(
             "pointsman_concurrency_limit",
@@ -212,8 +238,24 @@ class Metrics:
         )
         self.build_info.labels(__version__).set(1)
 
+    def _tally(self, metric: Counter | Gauge) -> Tally:
+        tally = Tally(metric)
+        self._folded.append(tally)
+        return tally
+
+    def _distribution(self, metric: Histogram, bounds: Sequence[float]) -> Distribution:
+        distribution = Distribution(metric, bounds)
+        self._folded.append(distribution)
+        return distribution
+
+    def fold(self) -> None:
+        """Hand over what was counted since the last time. Belongs to the thread that counts."""
+        for one in self._folded:
+            one.fold()
+
     def render(self) -> bytes:
         """The exposition text: of all replicas on this node where they share a directory, else of this process."""
+        self.fold()
         shared = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
         if shared:
             _forget_dead(Path(shared))

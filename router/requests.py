@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -21,6 +22,7 @@ from router.hints import Hints, parse_hints
 from router.wire import oip, openai
 from router.wire.parsed import Parsed
 
+_NO_LABELS: Mapping[str, str] = MappingProxyType({})
 _KEPT = frozenset({"model"})
 """Fields of a body that name things for the router, and are not masked."""
 
@@ -68,10 +70,10 @@ def build_request(
         stream=parsed.stream,
         no_fallback=hints.no_fallback,
         route=parsed.path,
-        session=session_key(hints.session),
+        session=session_key(hints.session) if hints.session else "",
         caller_region=hints.caller_region,
         headers=hints.headers,
-        labels={n: v for n, v in {**parsed.labels(), **hints.labels}.items() if n in policy.label_names},
+        labels=_labels(parsed, hints, policy) if policy.label_names else _NO_LABELS,
     )
     floor = policy.floor(request, now)
     tenant_floor = None if policy.tenants is None else tenant.floor
@@ -92,6 +94,10 @@ def build_request(
     return Built(
         request.labelled(found.rank, None if left is None else left.rank, frozenset(found.entities)), found, masked
     )
+
+
+def _labels(parsed: Parsed, hints: Hints, policy: CompiledPolicy) -> dict[str, str]:
+    return {n: v for n, v in {**parsed.labels(), **hints.labels}.items() if n in policy.label_names}
 
 
 def deadline_ms(parsed: Parsed, hints: Hints) -> float | None:
@@ -135,7 +141,7 @@ def from_http(http: HttpRequest, policy: CompiledPolicy, limit: int, now: float)
     headers = {name.lower().encode(): value.encode() for name, value in http.headers.items()}
     model = oip.match_model(http.path)
     if http.path in openai.TASKS:
-        parsed = openai.parse(http.path, body)
+        parsed = openai.parse(http.path, headers, body, policy)
     elif model is not None and model[1] == "infer":
         parsed = oip.parse(model[0], headers, body, policy, limit)
     else:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import random
 import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,7 +23,7 @@ from policies.decide import decide
 from policies.errors import ConfigurationError
 from policies.estimate import cost_usd, size
 from policies.tenants import ANONYMOUS, Tenant
-from policies.types import Candidate, RefusalCode, Request
+from policies.types import Candidate, Request
 from router.attempts import Ask, Result, Step
 from router.candidate import Comparisons, Told
 from router.configuration import Configuration
@@ -36,7 +36,8 @@ from router.ledgers.central import CentralLedger, open_central
 from router.ledgers.client import Leases
 from router.live import Live
 from router.metrics import Metrics
-from router.requests import Built, Masked, build_request, deadline_ms
+from router.requests import Masked, build_request, deadline_ms
+from router.scans import Scans, beside_the_loop
 from router.settings import Settings
 from router.shadow import Shadows
 from router.sharing import CentralBoard, Sharing, View
@@ -46,9 +47,7 @@ from router.wire.parsed import Parsed
 log = logging.getLogger("pointsman")
 
 RECENT_DECISIONS = 512
-LONG_BODY_BYTES = 128 * 1024
-_SCANS = 4
-"""Texts that are looked through beside the event loop at the same time."""
+_FOLD_S = 0.25
 _RETIRE_S = 300.0
 """How long requests under a configuration that has been replaced may keep its backends open."""
 Loader = Callable[[], Configuration]
@@ -96,6 +95,8 @@ class Service:
         self.live = Live(configuration, self.metrics, builders, self.settings.probe_interval_s, leases=self.leases)
         self._sharing = None if board is None else Sharing(board, replica, self._view, self._hear)
         self.shadows = Shadows(self.metrics, self._execute, self.finished)
+        self._ids = random.Random(secrets.randbits(256))  # names of decisions, no secrets: without a system call each
+        self._folding: asyncio.Task[None] | None = None
         self.draining = False  # told to stop
         self.exchanges: set[Ending] = set()
         self.recent: OrderedDict[str, Decided] = OrderedDict()
@@ -103,8 +104,8 @@ class Service:
         self.peers: Callable[[], Awaitable[list[Reload]]] = self._alone
         self._reloading = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
-        self._scans = ThreadPoolExecutor(_SCANS, thread_name_prefix="scan")
-        self._comparisons = Comparisons(self.settings, self.metrics, self._scans)
+        self._scans = Scans()
+        self._comparisons = Comparisons(self.settings, self.metrics, self._scans.pool)
         self.metrics.policy_info.labels(self.policy.digest).set(1)
 
     @property
@@ -124,6 +125,7 @@ class Service:
         if self.settings.decision_log is not None:
             drop = self.metrics.decision_log_dropped.inc
             self.log = DecisionLog(self.settings.decision_log, self._writer, drop)
+        self._folding = asyncio.create_task(self._fold())
         self.leases.start()
         if self._sharing is not None:
             self._sharing.start()
@@ -144,7 +146,10 @@ class Service:
         await asyncio.gather(*self._retiring, self._comparisons.aclose(), return_exceptions=True)
         await self.shadows.aclose()
         await self.live.aclose()
-        self._scans.shutdown(wait=False, cancel_futures=True)
+        if self._folding is not None:
+            self._folding.cancel()
+            self.metrics.fold()
+        self._scans.close()
         await self.leases.aclose()
         if self._sharing is not None:
             await self._sharing.aclose()
@@ -180,12 +185,11 @@ class Service:
         its time runs from `began`."""
         begin, wall = time.perf_counter(), time.time()
         policy = live.policy
-        decision_id = secrets.token_hex(16)
+        decision_id = f"{self._ids.getrandbits(128):032x}"
         facts = (parsed, hints, policy, body_bytes, decision_id, wall, tenant)
         end = self.deadline(deadline_ms(parsed, hints), time.monotonic() if began is None else began)
-        if _beside_the_loop(body_bytes, policy):
-            looking = asyncio.get_running_loop().run_in_executor(self._scans, build_request, *facts)
-            request, found, masked = await _in_time(looking, end)
+        if beside_the_loop(body_bytes, policy):
+            request, found, masked = await self._scans.build(*facts, end)
         else:
             request, found, masked = build_request(*facts)
         if live.ledger.short(request, policy, wall):  # rare: leases are renewed before they run out
@@ -197,18 +201,18 @@ class Service:
         decision = decide(request, snapshot, policy, self.settings.seed)
         if decision.refusal is None and decision.quotas:
             live.ledger.admit(decision_id, decision, request, wall)
-        self.metrics.decision_seconds.observe(time.perf_counter() - begin)
-        self.metrics.labels.labels(policy.levels[found.rank]).inc()
+        self.metrics.decision_seconds.observe((), time.perf_counter() - begin)
+        self.metrics.labels.add((policy.levels[found.rank],))
         for detector in found.failed:
             self.metrics.detector_failures.labels(detector).inc()
         if found.declassified_from is not None:
             levels = policy.levels[found.declassified_from], policy.levels[found.rank]
             self.metrics.declassified.labels(tenant, *levels).inc()
         for name in decision.spilled:
-            self.metrics.spills.labels(name).inc()
+            self.metrics.spills.add((name,))
         for rejection in decision.rejected:
             if rejection.filter != "capability":  # a backend that serves other models was never a candidate
-                self.metrics.rejections.labels(rejection.backend, rejection.filter).inc()
+                self.metrics.rejections.add((rejection.backend, rejection.filter))
         decided = self.recent[decision_id] = Decided(decision_id, request, found, snapshot, decision, policy)
         if len(self.recent) > RECENT_DECISIONS:
             self.recent.popitem(last=False)
@@ -269,8 +273,8 @@ class Service:
         sized = size(request) if request.protocol == "oip" else usage.tokens_out if usage and usage.tokens_out else None
         live.state.observe_latency(target, (now - result.started) * 1000, now, sized)
         if usage is not None:
-            self.metrics.tokens.labels(target.backend, "in").inc(usage.tokens_in)
-            self.metrics.tokens.labels(target.backend, "out").inc(usage.tokens_out)
+            self.metrics.tokens.add((target.backend, "in"), usage.tokens_in)
+            self.metrics.tokens.add((target.backend, "out"), usage.tokens_out)
         return self._charge(live, decided, result.candidate, usage or seen) + result.wasted_usd
 
     def broke_off(self, live: Live, decided: Decided, result: Result, usage: Usage | None) -> float:
@@ -282,7 +286,7 @@ class Service:
         """Count what an answer costs, in metrics and quotas; the cost in USD."""
         request, target = decided.request, candidate.target
         cost = self.cost(candidate, request, usage)
-        self.metrics.cost_usd.labels(target.backend, target.tier).inc(cost)
+        self.metrics.cost_usd.add((target.backend, target.tier), cost)
         if decided.decision.quotas:
             counted = usage or Usage(request.tokens_in, request.tokens_out)
             tokens, now = sum(counted), time.time()
@@ -302,13 +306,19 @@ class Service:
         if candidate is None:
             self._record(decided, outcome, None)
             return
-        beside = _beside_the_loop(decided.request.body_bytes, candidate)
+        beside = beside_the_loop(decided.request.body_bytes, candidate)
         record = functools.partial(self._record, decided, outcome)
         self._comparisons.compare(candidate, decided, parsed, hints, beside, record)
 
     def _record(self, decided: Decided, outcome: Outcome, other: Told) -> None:
         if self.log is not None:
             self.log.put(lambda: as_record(decided, outcome) | ({"candidate": other} if other else {}))
+
+    async def _fold(self) -> None:
+        """For other replicas on this node, of which any may be asked for the metrics of all."""
+        while True:
+            await asyncio.sleep(_FOLD_S)
+            self.metrics.fold()
 
     def _publish(self) -> None:
         self.live.ledger.publish(self.metrics, time.time())
@@ -382,21 +392,3 @@ class Service:
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
         return Reload("swapped", live.policy.digest)
-
-
-async def _in_time(work: Awaitable[Built], deadline: float) -> Built:
-    try:
-        async with asyncio.timeout_at(asyncio.get_running_loop().time() + deadline - time.monotonic()):
-            return await work
-    except TimeoutError:
-        raise ApiError(
-            RefusalCode.DEADLINE_EXCEEDED,
-            "the text could not be looked through before the deadline",
-            "give it more time, or send less at once",
-        ) from None
-
-
-def _beside_the_loop(body_bytes: int, policy: CompiledPolicy) -> bool:
-    """Whether a text is scanned in a thread, so that others need not wait for it: one that is long, or that is shown to
-    something that has to be waited for."""
-    return body_bytes > LONG_BODY_BYTES or policy.detectors.slow

@@ -55,25 +55,26 @@ class Shadows:
 
     async def _send(self, live: Live, decided: Decided, call: Call, name: str) -> None:
         outcome = "failed"
-        with live.used():
+        live.enter()
+        try:
+            result = await self._execute(live, decided, call)
             try:
-                result = await self._execute(live, decided, call)
-                try:
-                    if result.answer.chunks is not None:
-                        async for _ in result.answer.chunks:
-                            pass
-                        await result.answer.chunks.aclose()
-                    self._finished(live, decided, result, result.answer.usage)  # a copy costs what a request costs
-                finally:
-                    result.lease.release()
-                outcome = "ok"
-            except (ApiError, BackendError, RequestRejected):
-                pass  # counted; a backend on trial may fail
-            except Exception as error:
-                log.error("a copy to %s failed: %s", name, type(error).__name__)
+                if result.answer.chunks is not None:
+                    async for _ in result.answer.chunks:
+                        pass
+                    await result.answer.chunks.aclose()
+                self._finished(live, decided, result, result.answer.usage)  # a copy costs what a request costs
             finally:
-                live.ledger.release(decided.id)
-                self._metrics.shadow_copies.labels(name, outcome).inc()
+                result.lease.release()
+            outcome = "ok"
+        except (ApiError, BackendError, RequestRejected):
+            pass  # counted; a backend on trial may fail
+        except Exception as error:
+            log.error("a copy to %s failed: %s", name, type(error).__name__)
+        finally:
+            live.leave()
+            live.ledger.release(decided.id)
+            self._metrics.shadow_copies.labels(name, outcome).inc()
 
     async def aclose(self) -> None:
         for task in self._tasks:

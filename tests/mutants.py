@@ -171,9 +171,25 @@ MUTANTS = (
         "tests/backends/test_openai_backend.py",
     ),
     Mutant(
-        "one answer", "a client that leaves goes on being served", "router/asgi.py",
-        "            self._task.cancel()", "            pass",
+        "one answer", "a client that leaves goes on being served", "router/http/request.py",
+        "            self.task.cancel()", "            pass",
         "tests/chaos/test_faults.py::test_a_client_that_leaves_cancels_the_call_to_the_backend",
+    ),
+    Mutant(
+        "one answer", "bytes behind a refused request are taken for another", "router/http/connection.py",
+        "        self._closing = True\n        for request in (self._incoming, *self._waiting):",
+        "        for request in (self._incoming, *self._waiting):",
+        "tests/router/test_listener.py",
+    ),
+    Mutant(
+        "one answer", "any transfer-encoding is taken for chunked", "router/http/connection.py",
+        'value.lower() != b"chunked"', "False",
+        "tests/router/test_listener.py",
+    ),
+    Mutant(
+        "2 clearance", "a filter that has something to say is not asked", "policies/filters.py",
+        "context.label <= context.bounds.clearance", "True",
+        "tests/policies/test_decide_properties.py",
     ),
     Mutant(
         "budgets", "what is on its way is not reserved", "router/ledgers/book.py",

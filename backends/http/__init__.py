@@ -1,7 +1,8 @@
 """The upstream HTTP/1.1 client: keep-alive connections to one origin, on asyncio and httptools."""
 
-from backends.http.client import HttpClient, HttpResponse, Timeouts, TlsFiles
+from backends.http.client import HttpClient, HttpResponse, Timeouts, prepare
 from backends.http.errors import ConnectError, HttpError, HttpTimeout, ProtocolError, TooLarge
+from backends.http.tls import TlsFiles
 
 __all__ = [
     "ConnectError",
@@ -13,4 +14,5 @@ __all__ = [
     "Timeouts",
     "TlsFiles",
     "TooLarge",
+    "prepare",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import socket
 import ssl
@@ -14,11 +13,13 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from backends.http.connection import Connection, Headers, connection_factory
-from backends.http.errors import ConnectError, ConnectTimeout, HttpError, ProtocolError, TooLarge
+from backends.http.errors import ConnectError, ConnectTimeout, HttpError, ProtocolError
+from backends.http.tls import TlsFiles, reason, ssl_context
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*\Z")
 _TARGET = re.compile(r"[\x21-\x7e]+\Z")
+_MAX_STARTS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +31,6 @@ class Timeouts:
     idle_s: float = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class TlsFiles:
-    """Paths of PEM files. Verification is always on; `ca_file` replaces the system's trust."""
-
-    ca_file: str | None = None
-    client_cert: str | None = None
-    client_key: str | None = None
-
-
 class HttpResponse:
     """A response; `body` is empty when it is streamed, and `chunks` then gives it as it arrives."""
 
@@ -46,12 +38,20 @@ class HttpResponse:
         self._client = client
         self._connection: Connection | None = connection
         self.status: int = connection.status
-        self.headers: Headers = connection.headers
+        self._raw = connection.raw_headers
         self.body = body
+
+    @property
+    def headers(self) -> Headers:
+        return tuple((n.decode("latin-1"), v.decode("latin-1").strip(" \t")) for n, v in self._raw)
 
     def header(self, name: str) -> str | None:
         """The first value of a header, by its lower-case name."""
-        return next((value for found, value in self.headers if found == name), None)
+        wanted = name.encode("latin-1")
+        for found, value in self._raw:
+            if found == wanted:
+                return value.decode("latin-1").strip(" \t")
+        return None
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Body bytes as they arrive. Raises HttpError where the body breaks off."""
@@ -68,6 +68,10 @@ class HttpResponse:
 
     async def aclose(self) -> None:
         """Free the connection: back to the pool after the body's end, closed before. May be called twice."""
+        self.release()
+
+    def release(self) -> None:
+        """`aclose` for who does not wait: nothing in it does."""
         connection, self._connection = self._connection, None
         if connection is not None:
             self._client.give_back(connection)
@@ -101,7 +105,7 @@ class HttpClient:
         literal = f"[{self._host}]" if ":" in self._host else self._host
         self._authority = literal if parts.port is None else f"{literal}:{parts.port}"
         self._where = f"{literal}:{self._port}"
-        self._ssl = _ssl_context(tls or TlsFiles()) if parts.scheme == "https" else None
+        self._ssl = ssl_context(tls or TlsFiles()) if parts.scheme == "https" else None
         self.timeouts = timeouts or Timeouts()
         self._max_connections, self._max_idle = max_connections, max_idle
         self._idle_expiry_s, self._max_body = idle_expiry_s, max_body
@@ -112,6 +116,9 @@ class HttpClient:
         # rather than put back, so that nobody who comes later is served first.
         self._waiters: deque[asyncio.Future[Connection | None]] = deque()
         self._closed = False
+        self._watching: asyncio.TimerHandle | None = None
+        self._tick_s = min(max(min(self.timeouts.first_byte_s, self.timeouts.idle_s) / 20, 0.01), 0.25)
+        self._starts: dict[tuple[str, str], bytes] = {}  # checked request lines, with the host header
 
     @property
     def where(self) -> str:
@@ -136,23 +143,32 @@ class HttpClient:
         *,
         stream: bool = False,
         again: bool = True,
+        prepared: bytes = b"",
     ) -> HttpResponse:
-        """Send a request; its response, whole or (`stream`) as soon as its head is in.
+        """Send a request; its response, whole or (`stream`) as soon as its head is in. `prepared` is what `prepare`
+        made of those headers that every request has.
 
         A reused connection that turns out dead before any byte of the answer is replaced once by a fresh one, where
         `again` says that the request may be sent again: nobody can tell whether the server has seen it.
         Raises HttpError; ValueError for headers or a path that could smuggle another request.
         """
-        parts = [body] if isinstance(body, bytes) else list(body)
-        head = self._head(method, path, headers, sum(len(part) for part in parts))
+        if isinstance(body, bytes):
+            parts: Sequence[bytes | memoryview] = (body,)
+            head = self._head(method, path, prepared, headers, len(body))
+        else:
+            parts = body
+            head = self._head(method, path, prepared, headers, sum(len(part) for part in parts))
+        times, limit = self.timeouts, None if stream else self._max_body
         for attempt in (0, 1):
             connection, reused = await self._take(fresh=attempt > 0)
             try:
-                await connection.send(method, head, parts, self.timeouts.first_byte_s)
-                await connection.head(self.timeouts.first_byte_s)
+                connection.begin(method, head, parts, limit)
+                if not connection.writable:
+                    await connection.sent(times.first_byte_s)
                 if stream:
+                    await connection.head(times.first_byte_s)
                     return HttpResponse(self, connection)
-                whole = await self._read(connection)
+                whole = await connection.whole(times.first_byte_s, times.idle_s)
             except HttpError as error:
                 stale = reused and not connection.received and isinstance(error, ProtocolError)
                 self._drop(connection)
@@ -163,7 +179,7 @@ class HttpClient:
                 self._drop(connection)
                 raise
             response = HttpResponse(self, connection, whole)
-            await response.aclose()
+            response.release()
             return response
         raise AssertionError("the second attempt returns or raises")
 
@@ -187,20 +203,6 @@ class HttpClient:
         else:
             connection.idle_since = time.monotonic()
             self._idle.append(connection)
-
-    async def _read(self, connection: Connection) -> bytes:
-        announced = next((v for n, v in connection.headers if n == "content-length"), "0")
-        too_large = TooLarge(f"{self._where}: the answer is over {self._max_body} bytes")
-        if announced.isdigit() and int(announced) > self._max_body:
-            raise too_large
-        found: list[bytes] = []
-        size = 0
-        while (data := await connection.chunk(self.timeouts.idle_s)) is not None:
-            found.append(data)
-            size += len(data)
-            if size > self._max_body:
-                raise too_large
-        return b"".join(found)
 
     async def _take(self, *, fresh: bool) -> tuple[Connection, bool]:
         """A connection for one exchange, and whether it has been used before."""
@@ -246,7 +248,7 @@ class HttpClient:
             raise ConnectTimeout(f"{self._where}: no connection within {self.timeouts.connect_s:g} s") from None
         except (OSError, ssl.SSLError, UnicodeError) as error:
             self._forget()
-            raise ConnectError(f"{self._where}: {_reason(error)}") from None
+            raise ConnectError(f"{self._where}: {reason(error)}") from None
         except BaseException:
             self._forget()
             raise
@@ -265,7 +267,7 @@ class HttpClient:
         """The name is looked up apart: where uvloop's `create_connection` is cancelled during its own lookup, and that
         fails then, an error that nobody retrieved gets into the log."""
         loop = asyncio.get_running_loop()
-        factory = connection_factory(self._where, self._lost_while_idle)
+        factory = connection_factory(self._where, self._lost_while_idle, self._watch)
         name = self._host if self._ssl else None
         failed: OSError | None = None
         for family, _, _, _, address in await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM):
@@ -279,6 +281,19 @@ class HttpClient:
             except OSError as error:
                 failed = failed or error
         raise failed or OSError("it has no address")
+
+    def _watch(self) -> None:
+        """One timer looks after all connections that wait: one for each exchange, or each chunk, would cost more than
+        reading it. It stops when none waits."""
+        if self._watching is None:
+            self._watching = asyncio.get_running_loop().call_later(self._tick_s, self._tick)
+
+    def _tick(self) -> None:
+        self._watching = None
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if sum([connection.check(now) for connection in tuple(self._connections)]):
+            self._watching = loop.call_later(self._tick_s, self._tick)
 
     def _drop(self, connection: Connection) -> None:
         self._abort(connection)
@@ -320,46 +335,29 @@ class HttpClient:
         while self._idle:
             self._drop(self._idle.pop())
 
-    def _head(self, method: str, path: str, headers: Sequence[tuple[str, str]], length: int) -> bytes:
+    def _head(self, method: str, path: str, prepared: bytes, headers: Sequence[tuple[str, str]], length: int) -> bytes:
+        start = self._starts.get((method, path))
+        if start is None:
+            start = self._start(method, path)
+            if len(self._starts) < _MAX_STARTS:
+                self._starts[method, path] = start
+        more = prepare(headers) if headers else b""
+        if length or method not in ("GET", "HEAD"):
+            return b"%b%b%bcontent-length: %d\r\n\r\n" % (start, prepared, more, length)
+        return b"%b%b%b\r\n" % (start, prepared, more)
+
+    def _start(self, method: str, path: str) -> bytes:
         target = self._prefix + path
         if not _TARGET.match(target) or not _NAME.match(method):
             raise ValueError("the method or path holds a character that a request line cannot carry")
-        lines = [f"{method} {target} HTTP/1.1", f"host: {self._authority}"]
-        for name, value in headers:
-            if not _NAME.match(name) or not _VALUE.match(value):
-                raise ValueError("a header holds a character that headers cannot carry")
-            lines.append(f"{name}: {value}")
-        if length or method not in ("GET", "HEAD"):
-            lines.append(f"content-length: {length}")
-        return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+        return f"{method} {target} HTTP/1.1\r\nhost: {self._authority}\r\n".encode("latin-1")
 
 
-def _ssl_context(files: TlsFiles) -> ssl.SSLContext:
-    """Raises ValueError that names the file which cannot be used."""
-    try:
-        context = ssl.create_default_context(cafile=files.ca_file)
-    except OSError as error:
-        raise ValueError(f"{files.ca_file} holds no certificates ({_reason(error)})") from None
-    if files.client_cert:
-        try:
-            # Without a password of ours, OpenSSL would ask for an encrypted key's on the terminal.
-            context.load_cert_chain(files.client_cert, files.client_key, password="")
-        except OSError as error:
-            pair = " and ".join(filter(None, (files.client_cert, files.client_key)))
-            raise ValueError(f"{pair} are no certificate and its unencrypted key ({_reason(error)})") from None
-    context.set_alpn_protocols(["http/1.1"])
-    return context
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {error.verify_message}"
-    if isinstance(error, ssl.SSLError):
-        return f"TLS failed: {error.reason or 'no reason given'}"
-    if isinstance(error, socket.gaierror):
-        return "its name cannot be resolved"
-    if isinstance(error, ConnectionRefusedError):
-        return "connection refused"
-    if isinstance(error, OSError) and error.errno:
-        return os.strerror(error.errno)  # asyncio's own text repeats the address
-    return "no connection"  # asyncio's sum of what several addresses said
+def prepare(headers: Sequence[tuple[str, str]]) -> bytes:
+    """Headers as they stand in a request's head. Raises ValueError for those that could smuggle another request."""
+    lines = ""
+    for name, value in headers:
+        if not _NAME.match(name) or not _VALUE.match(value):
+            raise ValueError("a header holds a character that headers cannot carry")
+        lines += f"{name}: {value}\r\n"
+    return lines.encode("latin-1")

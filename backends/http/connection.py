@@ -7,7 +7,7 @@ through that we do not want (a body cut short, bytes after the end, upgrades) is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import httptools
@@ -20,29 +20,32 @@ HIGH_WATER = 256 * 1024
 """Body bytes waiting for a slow reader before we stop reading from the socket."""
 
 Headers = tuple[tuple[str, str], ...]
+_JOINED = 32 * 1024
+"""Bodies up to this size go out together with their head, in one piece."""
 
 
 class Connection(asyncio.Protocol):
     """States: idle, waiting for a head, in a body, closed. The client owns it between exchanges."""
 
-    def __init__(self, where: str, on_idle_close: Callable[[Connection], None]) -> None:
+    def __init__(self, where: str, on_idle_close: Callable[[Connection], None], on_wait: Callable[[], None]) -> None:
+        """`on_wait` is called whenever it begins to wait for its server: `check` is then to be called now and then."""
         self._where = where
-        self._on_idle_close = on_idle_close
+        self._on_idle_close, self._on_wait = on_idle_close, on_wait
+        self._parser = httptools.HttpResponseParser(self)
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._writable = True
+        self.writable = True
         self.closed = False
         self.idle_since = 0.0
         self._busy = False
         self._reset("GET")
 
     def _reset(self, method: str) -> None:
-        self._parser = httptools.HttpResponseParser(self)
         self._method = method
         self.received = False  # any byte of this exchange
         self.status = 0
-        self.headers: Headers = ()
-        self._raw: list[tuple[bytes, bytes]] = []
+        self.raw_headers: list[tuple[bytes, bytes]] = []  # names in lower case
+        self._limit: int | None = None  # most bytes of a body that is wanted whole; None: it is taken as it comes
         self._header_bytes = 0  # in whole headers
         self._head_bytes = 0  # received before the head's end, whole headers or not
         self.head_done = False
@@ -54,19 +57,30 @@ class Connection(asyncio.Protocol):
         self._paused = False
         self._error: HttpError | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._deadline, self._waits_for = 0.0, ("", 0.0)
+
+    @property
+    def headers(self) -> Headers:
+        return tuple((n.decode("latin-1"), v.decode("latin-1").strip(" \t")) for n, v in self.raw_headers)
 
     # --- for the client -------------------------------------------------------------------------------------------
 
-    async def send(self, method: str, head: bytes, body: Iterable[bytes | memoryview], timeout_s: float) -> None:
-        """Begin an exchange. Returns when the request is written, or answered before that. Raises HttpError."""
+    def begin(self, method: str, head: bytes, body: Sequence[bytes | memoryview], limit: int | None) -> None:
+        """Begin an exchange, of which the answer's body is wanted whole where `limit` says how long it may be. Raises
+        HttpError."""
         self._reset(method)
-        self._busy = True
-        if self.closed:
+        self._busy, self._limit = True, limit
+        if self.closed or self._transport is None:
             raise ProtocolError(f"{self._where}: it closed the connection before it was asked")
-        assert self._transport is not None
-        self._transport.writelines([head, *body])
+        if len(body) == 1 and len(body[0]) <= _JOINED:
+            self._transport.write(head + body[0])
+        else:
+            self._transport.writelines([head, *body])
+
+    async def sent(self, timeout_s: float) -> None:
+        """Until the request is written, or answered before that. Raises HttpError."""
         deadline = self._loop.time() + timeout_s
-        while not self._writable and not self.head_done:
+        while not self.writable and not self.head_done:
             self._raise_error()
             await self._wait(deadline, timeout_s, "the request is not taken")
 
@@ -76,6 +90,21 @@ class Connection(asyncio.Protocol):
         while not self.head_done:
             self._raise_error()
             await self._wait(deadline, timeout_s, "no answer")
+
+    async def whole(self, first_byte_s: float, idle_s: float) -> bytes:
+        """All of the answer's body. Raises HttpError."""
+        while not self.complete:
+            self._raise_error()
+            seen, timeout_s = self._buffered, idle_s if self.head_done else first_byte_s
+            deadline = self._loop.time() + timeout_s  # for a byte of the body: framing alone is no progress
+            what = "the answer stopped arriving" if self.head_done else "no answer"
+            had_head = self.head_done
+            while not self.complete and self._buffered == seen and self.head_done == had_head:
+                self._raise_error()
+                await self._wait(deadline, timeout_s, what)
+        self._raise_error()
+        chunks = self._chunks
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def chunk(self, timeout_s: float) -> bytes | None:
         """The body bytes that have arrived, at least one; None at its end. Raises HttpError."""
@@ -114,16 +143,21 @@ class Connection(asyncio.Protocol):
 
     async def _wait(self, deadline: float, timeout_s: float, what: str) -> None:
         waiter = self._waiter = self._loop.create_future()
-        timer = self._loop.call_at(deadline, self._time_out, waiter, timeout_s, what)
+        self._deadline, self._waits_for = deadline, (what, timeout_s)
+        self._on_wait()
         try:
             await waiter
         finally:
-            timer.cancel()
             self._waiter = None
 
-    def _time_out(self, waiter: asyncio.Future[None], timeout_s: float, what: str) -> None:
-        if not waiter.done():
+    def check(self, now: float) -> bool:
+        """Whether it waits for its server; no longer than it has time."""
+        if self._waiter is None:
+            return False
+        if now >= self._deadline and not self._waiter.done():
+            what, timeout_s = self._waits_for
             self._fail(HttpTimeout(f"{self._where}: {what} for {timeout_s:g} s"))
+        return True
 
     def _raise_error(self) -> None:
         if self._error is not None:
@@ -174,7 +208,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
-        self._writable = True
+        self.writable = True
         if not self._busy:
             self._on_idle_close(self)
             return
@@ -186,10 +220,10 @@ class Connection(asyncio.Protocol):
         self._wake()
 
     def pause_writing(self) -> None:
-        self._writable = False
+        self.writable = False
 
     def resume_writing(self) -> None:
-        self._writable = True
+        self.writable = True
         self._wake()
 
     # --- httptools ------------------------------------------------------------------------------------------------
@@ -203,17 +237,16 @@ class Connection(asyncio.Protocol):
         if self._header_bytes > MAX_HEADER_BYTES:
             raise self._too_large()
         if not self.head_done:  # trailers are read past
-            self._raw.append((name, value))
+            self.raw_headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         if status == 101:
             raise self._switches()
         if 100 <= status < 200:
-            self._raw.clear()
+            self.raw_headers.clear()
             return
         self.status = status
-        self.headers = tuple((n.decode("latin-1").lower(), v.decode("latin-1").strip(" \t")) for n, v in self._raw)
         self._check_framing()
         self._reusable = self._parser.should_keep_alive()
         self.head_done = True
@@ -223,16 +256,25 @@ class Connection(asyncio.Protocol):
             self._reusable = False
 
     def _check_framing(self) -> None:
-        lengths = [v for n, v in self.headers if n == "content-length"]
-        encodings = [v.lower() for n, v in self.headers if n == "transfer-encoding"]
-        if len(lengths) > 1 or (lengths and encodings) or (encodings and encodings != ["chunked"]):
+        lengths = encodings = 0
+        for name, value in self.raw_headers:
+            if name == b"content-length":
+                lengths += 1
+                if self._limit is not None and value.isdigit() and int(value) > self._limit:
+                    raise self._body_too_large(self._limit)
+            elif name == b"transfer-encoding":
+                encodings += 1 if value.strip().lower() == b"chunked" else 2
+        if lengths + encodings > 1:
             raise ProtocolError(f"{self._where}: it gives its answer's length in conflicting ways")
         self._until_close = not lengths and not encodings and self.status not in (204, 304)
 
     def on_body(self, data: bytes) -> None:
         self._chunks.append(data)
         self._buffered += len(data)
-        if self._buffered > HIGH_WATER and not self._paused and self._transport is not None:
+        if self._limit is not None:
+            if self._buffered > self._limit:
+                raise self._body_too_large(self._limit)
+        elif self._buffered > HIGH_WATER and not self._paused and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
 
@@ -243,9 +285,14 @@ class Connection(asyncio.Protocol):
     def _switches(self) -> HttpError:
         return ProtocolError(f"{self._where}: it switches protocols, which nobody asked for")
 
+    def _body_too_large(self, limit: int) -> HttpError:
+        return TooLarge(f"{self._where}: the answer is over {limit} bytes")
+
     def _too_large(self) -> HttpError:
         return TooLarge(f"{self._where}: headers over {MAX_HEADER_BYTES} bytes")
 
 
-def connection_factory(where: str, on_idle_close: Callable[[Connection], None]) -> Callable[[], Any]:
-    return lambda: Connection(where, on_idle_close)
+def connection_factory(
+    where: str, on_idle_close: Callable[[Connection], None], on_wait: Callable[[], None]
+) -> Callable[[], Any]:
+    return lambda: Connection(where, on_idle_close, on_wait)

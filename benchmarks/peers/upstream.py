@@ -87,8 +87,8 @@ def _nginx(folder: Path, name: str, rest: str, port: int) -> Process:
                    f"http://127.0.0.1:{port}/health", folder / f"{name}.out")  # fmt: skip
 
 
-def answering(folder: Path, port: int) -> Process:
-    return _nginx(folder, "upstream", _ANSWERING.format(port=port, answer=json.dumps(ANSWER)), port)
+def answering(folder: Path, port: int, name: str = "upstream") -> Process:
+    return _nginx(folder, name, _ANSWERING.format(port=port, answer=json.dumps(ANSWER)), port)
 
 
 def proxying(folder: Path, port: int, upstream: int, *, buffering: bool = True) -> Process:

@@ -46,6 +46,15 @@ ODD_PATTERN = INVISIBLE_PATTERN[:-1] + _DASHES + _DIGITS + "]"
 """What `normalise` changes and `compose` does not, for RE2."""
 
 
+_LONGER_RANGES = (
+    (0xDF, 0xDF), (0x130, 0x130), (0x149, 0x149), (0x1F0, 0x1F0), (0x390, 0x390), (0x3B0, 0x3B0), (0x587, 0x587),
+    (0x1E96, 0x1E9A), (0x1E9E, 0x1E9E), (0x1F50, 0x1F57), (0x1F80, 0x1FFF), (0xFB00, 0xFB17),
+)  # fmt: skip
+LONGER_PATTERN = "[" + "".join(rf"\x{{{low:X}}}-\x{{{high:X}}}" for low, high in _LONGER_RANGES) + "]"
+"""What becomes more than one character without regard to case, such as \u00df, for RE2: its own `(?i)` does not know
+that. Between them, Greek letters of which some do."""
+
+
 def _variant(found: re.Match[str]) -> str:
     char = found[0]
     return "-" if char in _DASHES else str(unicodedata.decimal(char, char))

@@ -15,6 +15,9 @@ CANARY = b"\n\x00\x01\x02pointsman\x02\x01\x00"
 MAX_MEMORY = 64 * 1024 * 1024
 
 
+_NOTHING: frozenset[str] = frozenset()
+
+
 class Blind(Exception):
     """The prefilter did not see the text."""
 
@@ -44,4 +47,4 @@ class Prefilter:
         found = self._set.Match(data + CANARY)
         if not found or 0 not in found:
             raise Blind("the prefilter ran out of memory")
-        return frozenset(self.patterns[i - 1] for i in found if i)
+        return frozenset([self.patterns[i - 1] for i in found if i]) if len(found) > 1 else _NOTHING

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from policies.sensitivity.normalise import ODD_PATTERN, compose, normalise, original_spans
+from policies.sensitivity.normalise import LONGER_PATTERN, ODD_PATTERN, compose, normalise, original_spans
 from policies.sensitivity.prefilter import Blind, Prefilter
 from policies.sensitivity.rules import Entity, Rule, merge, resolve
 from policies.sensitivity.views import BASE64_PATTERN, ESCAPE_PATTERN, TooMuch, View, decoded, unescaped
@@ -91,6 +91,7 @@ class Scanner(Sequence[Detector]):
     sets: tuple[RuleSet, ...] = ()
     others: tuple[Detector, ...] = ()
     limit: int = SCAN_BYTES
+    clean: tuple[Outcome, ...] = field(init=False, repr=False, compare=False)  # of a scan that finds nothing
     plan: tuple[tuple[Planned, ...], ...] = field(init=False, repr=False, compare=False)  # the rules of each set
     plain: Prefilter = field(init=False, compare=False)
     folded: Prefilter | None = field(init=False, compare=False)
@@ -101,7 +102,11 @@ class Scanner(Sequence[Detector]):
         words = [probe for one in plan for rule, _, folded in one if folded for probe in rule.probes]
         always = (ODD_PATTERN, ESCAPE_PATTERN, BASE64_PATTERN)
         object.__setattr__(self, "plan", plan)
-        object.__setattr__(self, "plain", Prefilter((*always, *plain)))
+        object.__setattr__(self, "clean", tuple(Outcome(one.name, one.label, {}) for one in self.sets))
+        # Words are looked for in folded text. To know that there are none it need not be folded: RE2 sees them without
+        # regard to case, but for the few characters that fold to several.
+        hints = [f"(?i:{word})" for word in words] + [LONGER_PATTERN] * bool(words)
+        object.__setattr__(self, "plain", Prefilter((*always, *plain, *hints)))
         object.__setattr__(self, "folded", Prefilter(words) if words else None)
 
     def __len__(self) -> int:
@@ -153,14 +158,17 @@ class Scanner(Sequence[Detector]):
         return found
 
     def _outcomes(self, texts: list[str]) -> list[Outcome]:
-        counts: list[Counter[str]] = [Counter() for _ in self.sets]
         failed: set[int] = set()
         try:
-            for readings in self._each(texts, failed):
-                for count, found in zip(counts, readings, strict=True):
-                    count.update(_distinct(found))
+            each = list(self._each(texts, failed))
         except Exception:  # nobody has seen the text, or not all of it
-            failed.update(range(len(self.sets)))
+            return [Outcome(one.name, one.label, None) for one in self.sets]
+        if not each and not failed:
+            return list(self.clean)
+        counts: list[Counter[str]] = [Counter() for _ in self.sets]
+        for readings in each:
+            for count, found in zip(counts, readings, strict=True):
+                count.update(_distinct(found))
         return [Outcome(one.name, one.label, None if i in failed else counts[i]) for i, one in enumerate(self.sets)]
 
     def _each(self, texts: list[str], failed: set[int]) -> Iterator[list[Readings]]:
@@ -175,7 +183,7 @@ class Scanner(Sequence[Detector]):
             joined = normalise(joined)
             data = joined.encode(errors="surrogatepass")
             hits = self.plain.hits(data)
-        if not hits and (self.folded is None or not self.folded.hits(_fold(data))):
+        if not hits:
             return
         for text in texts:
             if len(texts) > 1:

@@ -20,7 +20,6 @@ UNKNOWN_MODEL = "?"
 MAX_TRACE = 4096
 """Most characters of a trace in a header: clients and proxies stop at 8 KiB for all headers together."""
 TRACE_TOO_LARGE = "too-large"
-_DEFAULTS = {f.name: f.default for f in fields(Request)}
 
 
 class Decided(Value, frozen=True, gc=False):
@@ -48,6 +47,12 @@ class Outcome(Value, frozen=True, gc=False):
     steps: list[dict[str, Any]] | None = None  # the attempts, where there was more than one
 
 
+_NAMED = frozenset({"label", "entities", "masked_label", "headers", "labels"})
+"""Fields of a request that are not logged as they are."""
+_USUAL = tuple((f.name, f.default) for f in fields(Request) if f.name not in _NAMED)
+_OUTCOME = tuple(f.name for f in fields(Outcome))
+
+
 def as_record(decided: Decided, outcome: Outcome | None) -> dict[str, Any]:
     policy, decision, label = decided.policy, decided.decision, decided.label
     record: dict[str, Any] = {
@@ -65,7 +70,7 @@ def as_record(decided: Decided, outcome: Outcome | None) -> dict[str, Any]:
         # The caller had to give a reason. Its text is not kept: it is free, and could quote what it is about.
         record["declassified"] = {"from": policy.levels[label.declassified_from], "reason": True}
     if outcome is not None:
-        record["outcome"] = {f.name: v for f in fields(outcome) if (v := getattr(outcome, f.name)) is not None}
+        record["outcome"] = {name: v for name in _OUTCOME if (v := getattr(outcome, name)) is not None}
     return record
 
 
@@ -88,7 +93,7 @@ def compact(decision: Decision, policy: CompiledPolicy) -> dict[str, Any]:
 
 
 def shown_model(request: Request, policy: CompiledPolicy) -> str:
-    return request.model if request.model in policy.models else UNKNOWN_MODEL
+    return request.model if request.model in policy.model_names else UNKNOWN_MODEL
 
 
 def trace(decided: Decided) -> str:
@@ -102,32 +107,47 @@ def trace(decided: Decided) -> str:
 
 def _request(request: Request, policy: CompiledPolicy) -> dict[str, Any]:
     """What differs from a request about which nothing is known."""
-    stated = {name: getattr(request, name) for name in _DEFAULTS}
-    stated["model"] = shown_model(request, policy)
-    if stated["model"] != request.model:
+    stated = {name: value for name, usual in _USUAL if (value := getattr(request, name)) != usual}
+    if request.model not in policy.model_names:
+        stated["model"] = UNKNOWN_MODEL
         stated["route"] = "/v2/models/?/infer" if request.protocol == "oip" else request.route
-    stated |= {"label": policy.levels[request.label], "entities": sorted(request.entities)}
-    stated["masked_label"] = None if request.masked_label is None else policy.levels[request.masked_label]
-    stated |= {"headers": dict(request.headers), "labels": dict(request.labels)}
-    return {name: value for name, value in stated.items() if value != _DEFAULTS[name] and value not in ([], {})}
+    stated["label"] = policy.levels[request.label]
+    if request.entities:
+        stated["entities"] = sorted(request.entities)
+    if request.masked_label is not None:
+        stated["masked_label"] = policy.levels[request.masked_label]
+    if request.headers:
+        stated["headers"] = dict(request.headers)
+    if request.labels:
+        stated["labels"] = dict(request.labels)
+    return stated
 
 
 def _state(snapshot: Snapshot, policy: CompiledPolicy) -> dict[str, Any]:
     """What differs from a fleet that is healthy, idle and unmeasured."""
-    names = [backend.name for backend in policy.fleet.backends]
-    targets = [f"{target.backend}/{target.model}" for target in policy.targets]
-    found = {
-        "unavailable": {n: why for n, why in zip(names, snapshot.unavailable, strict=True) if why is not None},
-        "in_flight": {n: count for n, count in zip(names, snapshot.in_flight, strict=True) if count},
-        "latency_ms": {n: ms for n, ms in zip(targets, snapshot.latency_ms, strict=True) if ms is not None},
-        "ttft_ms": {n: ms for n, ms in zip(targets, snapshot.ttft_ms, strict=False) if ms is not None},
-        "growth": {n: line for n, line in zip(targets, snapshot.growth, strict=False) if line is not None},
-        "busy": sorted({t.backend for t in policy.targets if snapshot.is_busy(t)}),
-        "spent": [[policy.quotas[i].name, policy.quotas[i].unit, key, n] for (i, key), n in snapshot.spent.items()],
-        "ledger_lost": snapshot.ledger_lost,
-        "back_in_s": {n: s for n, s in zip(names, snapshot.back_in_s, strict=False) if s},
-    }
-    return {name: value for name, value in found.items() if value}
+    backends, targets = policy.backend_names, policy.target_names
+    found: dict[str, Any] = {}
+    for name, names, values in (
+        ("unavailable", backends, snapshot.unavailable),
+        ("in_flight", backends, snapshot.in_flight),
+        ("latency_ms", targets, snapshot.latency_ms),
+        ("ttft_ms", targets, snapshot.ttft_ms),
+        ("growth", targets, snapshot.growth),
+        ("back_in_s", backends, snapshot.back_in_s),
+    ):
+        if any(values):
+            absent = (None, 0) if names is backends else (None,)
+            found[name] = {n: value for n, value in zip(names, values, strict=True) if value not in absent}
+    busy = snapshot.busy or [snapshot.is_busy(target) for target in policy.targets]
+    if True in busy:
+        found["busy"] = sorted({t.backend for t in policy.targets if snapshot.is_busy(t)})
+    if snapshot.spent:
+        found["spent"] = [
+            [policy.quotas[i].name, policy.quotas[i].unit, key, amount] for (i, key), amount in snapshot.spent.items()
+        ]
+    if snapshot.ledger_lost:
+        found["ledger_lost"] = True
+    return found
 
 
 # --- again --------------------------------------------------------------------------------------------------------

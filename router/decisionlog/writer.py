@@ -1,17 +1,17 @@
 """Writes the log in a thread of its own. What a request costs is putting its record into a bounded queue.
 
-A full queue drops the record and counts it: requests are never held up. Every batch is handed to the operating
-system before the next is taken, so a process that is killed loses what was still in the queue, and no more than one
-unfinished line stands in the file. The next writer cuts that line and says so.
+A full queue drops the record and counts it: requests are never held up. Records are written within a tenth of a second,
+and every batch is handed to the operating system before the next is taken, so a process that is killed loses what was
+still in the queue, and no more than one unfinished line stands in the file. The next writer cuts that line and says so.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,8 @@ log = logging.getLogger("pointsman")
 
 Entry = Callable[[], dict[str, Any]]
 """Makes the record; called in the writer's thread."""
-_BATCH = 512
+_BATCH = 32
+_GATHER_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,9 @@ class DecisionLog:
     def __init__(self, settings: LogSettings, writer: str = "main", on_drop: Callable[[], None] = lambda: None) -> None:
         """Opens or begins the chain. Raises OSError where the folder cannot be written."""
         self._settings, self._writer, self._on_drop = settings, writer, on_drop
-        self._queue: queue.Queue[Entry | None] = queue.Queue(settings.max_queued)
+        self._queue: deque[Entry] = deque()
+        self._asleep = self._writing = self._ending = False
+        self._wake, self._hurry = threading.Event(), threading.Event()
         settings.folder.mkdir(parents=True, exist_ok=True)
         self._seq, self._prev = 0, GENESIS
         self._file = self._open(self._last())
@@ -52,55 +55,64 @@ class DecisionLog:
         self._thread.start()
 
     def put(self, entry: Entry) -> None:
-        try:
-            self._queue.put_nowait(entry)
-        except queue.Full:
+        if len(self._queue) >= self._settings.max_queued:
             self._on_drop()
+            return
+        self._queue.append(entry)
+        if self._asleep:
+            self._wake.set()
 
     def close(self) -> None:
         """Write what is queued, say that this is the end, and close. At most a few seconds."""
-        try:
-            self._queue.put(None, timeout=5)
-        except queue.Full:
-            return
+        self._ending = True
+        self._hurry.set()
+        self._wake.set()
         self._thread.join(10)
 
     def flush(self) -> None:
         """Wait until everything put so far has been written. For tests and for who reads the log at once."""
-        done = threading.Event()
-
-        def mark() -> dict[str, Any]:
-            done.set()
-            return {}
-
-        self._queue.put(mark)
-        done.wait(10)
-        while self._queue.unfinished_tasks:
+        deadline = time.monotonic() + 10
+        while (self._queue or self._writing) and time.monotonic() < deadline:
+            self._hurry.set()
+            self._wake.set()
             time.sleep(0.001)
 
     # --- the writer's thread --------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        """Records are gathered for a moment and then written some at a time, or this thread and the event loop's would
+        take the interpreter from each other for every single one."""
         while True:
-            entries = [self._queue.get()]
-            while len(entries) < _BATCH:
-                try:
-                    entries.append(self._queue.get_nowait())
-                except queue.Empty:
-                    break
-            try:
-                self._write([record for entry in entries if entry is not None and (record := entry())])
-                if None in entries:
-                    self._write([{"event": "stopped", "at": time.time()}])
-                    self._file.close()
-                    return
-            except OSError as error:  # a full disk must not end the router; what is lost is counted
-                log.error("decision log: %d records lost: %s", len(entries), error.strerror)
-                for _ in entries:
-                    self._on_drop()
-            finally:
-                for _ in entries:
-                    self._queue.task_done()
+            if not self._queue and not self._ending:
+                self._asleep = True
+                if not self._queue:  # one that came just now would wake nobody
+                    self._wake.wait()
+                self._asleep = False
+                self._wake.clear()
+            if not self._ending:
+                self._hurry.wait(_GATHER_S)
+                self._hurry.clear()
+            while self._queue:
+                self._writing = True
+                self._write_some()
+                self._writing = False
+            if self._ending and not self._queue:
+                self._write([{"event": "stopped", "at": time.time()}])
+                self._file.close()
+                return
+
+    def _write_some(self) -> None:
+        entries = [self._queue.popleft() for _ in range(min(len(self._queue), _BATCH))]
+        try:
+            self._write([record for entry in entries if (record := entry())])
+        except OSError as error:  # a full disk must not end the router; what is lost is counted
+            log.error("decision log: %d records lost: %s", len(entries), error.strerror)
+            for _ in entries:
+                self._on_drop()
+        except Exception as error:  # a record that cannot be made must not end the log
+            log.error("decision log: %d records lost: %s", len(entries), type(error).__name__)
+            for _ in entries:
+                self._on_drop()
 
     def _write(self, records: list[dict[str, Any]]) -> None:
         if not records:

@@ -35,6 +35,7 @@ from backends.errors import BackendError, Failed, RequestRejected, Unreachable
 from backends.registry import BUILDERS, Builder
 from backends.tensors import ModelMetadata
 from policies.schema import Backend as BackendSpec
+from router import memory
 from router.configuration import Configuration
 from router.ledgers.central import REDIS, LedgerLost
 from router.ledgers.file import FileLedger
@@ -109,6 +110,7 @@ class RouterReplica:
             admin = None  # another replica on this node holds it; the listeners take over when it goes
         self._listeners = Listeners(self._service, data, admin)
         await self._listeners.start()
+        memory.settle()
 
     async def ready(self) -> bool:
         return bool(self._service.readiness()["ready"])

@@ -5,7 +5,7 @@ Source: the OpenAI API reference.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -40,7 +40,7 @@ IMAGE_TOKENS = 765
 """Assumed for an image part: what a 1024 x 1024 image costs in high detail."""
 
 
-def parse(path: str, body: bytes) -> Parsed:
+def parse(path: str, headers: Mapping[bytes, bytes], body: bytes, policy: CompiledPolicy) -> Parsed:
     """Raises ApiError 400 with the field at fault; messages name fields, never values."""
     fields = _object(body)
     model = fields.get("model")

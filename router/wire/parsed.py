@@ -75,9 +75,10 @@ class Parsed(Value, frozen=True):
 
     def texts(self) -> list[str] | None:
         """Everything in the call that can carry text, or None where a part of it cannot be read as text."""
-        found = list(strings(self.content))
+        found = strings(self.content)
         if self.infer is None:
-            return [*found, *_joined(self.content)]
+            found += _joined(self.content)
+            return found
         # Names and ids go to the backend as they are, so they can carry text as well as a payload can.
         found += [self.infer.id, *(tensor.name for tensor in self.infer.inputs)]
         found += [output.name for output in self.infer.outputs]
@@ -120,28 +121,32 @@ def _joined(fields: Any) -> Iterator[str]:
         yield "\n".join(whole)
 
 
-def strings(value: Any) -> Iterator[str]:
+def strings(value: Any) -> list[str]:
     """Every text in decoded JSON, in its order, keys included: a caller can hide text in either. A text is given with
     its key, `password: hunter2`, since what it is can depend on what it is called; so is a number.
     The numbers in `prompt` and `input` are left out: there they are tokens.
     """
+    found: list[str] = []
+    add = found.append
     pending: list[tuple[str, Any]] = [("", value)]
     while pending:
         key, one = pending.pop()
-        if isinstance(one, str):
-            yield f"{key}: {one}" if key else one
-        elif isinstance(one, dict):
-            pending += reversed(one.items())
+        kind = type(one)
+        if kind is str:
+            add(f"{key}: {one}" if key else one)
+        elif kind is dict:
             if key:
-                yield key
-        elif isinstance(one, list):
+                add(key)
+            pending += reversed(one.items())
+        elif kind is list:
             tokens = key in _TOKENS
             pending += [(key, item) for item in reversed(one) if not (tokens and isinstance(item, int | float))]
             if key and not any(isinstance(item, str) for item in one):
-                yield key
-        elif one is None or isinstance(one, bool):
+                add(key)
+        elif one is None or kind is bool:
             if key:
-                yield key
+                add(key)
         else:
-            number = int(one) if isinstance(one, float) and one.is_integer() and abs(one) < 1e22 else one
-            yield f"{key}: {number}" if key else str(number)
+            number = int(one) if kind is float and one.is_integer() and abs(one) < 1e22 else one
+            add(f"{key}: {number}" if key else str(number))
+    return found

@@ -264,20 +264,23 @@ class _Wire(asyncio.Transport):
     def abort(self): ...
 
 
-def read(pieces, method="GET"):
+def read(pieces, method="GET", whole=False):
     """What a connection makes of an answer that arrives in these pieces and then ends: the answer, or its error's
     type. Hangs are the caller's to notice."""
 
     async def main():
-        connection = Connection("upstream", lambda connection: None)
+        connection = Connection("upstream", lambda connection: None, lambda: None)
         connection.connection_made(_Wire())
-        await connection.send(method, b"", [], 60)
+        connection.begin(method, b"", [], 1 << 30 if whole else None)
         for piece in pieces:
             connection.data_received(piece)
         connection.connection_lost(None)
         body = b""
         try:
             async with asyncio.timeout(1):
+                if whole:
+                    body = await connection.whole(60, 60)
+                    return connection.status, connection.headers, body
                 await connection.head(60)
                 while (chunk := await connection.chunk(60)) is not None:
                     body += chunk
@@ -322,6 +325,7 @@ def test_a_valid_answer_is_read_the_same_however_it_is_cut(raw, places):
     whole = read([raw])
     assert isinstance(whole, tuple), "it is valid"
     assert read(cut(raw, places)) == whole
+    assert read(cut(raw, places), whole=True) == whole
     assert read([raw[i : i + 1] for i in range(len(raw))]) == whole
 
 

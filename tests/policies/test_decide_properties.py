@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from policies import decide as decide_module
+from policies import estimate
 from policies.decide import decide
 from policies.explain import as_dict
 from policies.types import Snapshot
@@ -192,6 +193,7 @@ import json, sys
 sys.path[:0] = {path!r}
 from conftest import compile_text, idle, request
 from policies import decide as decide_module
+from policies import estimate
 from policies.decide import decide
 from policies.explain import as_dict
 from msgspec.structs import replace
@@ -244,3 +246,21 @@ def test_filters_that_are_not_asked_would_have_rejected_none(fleet, constraints,
     decision = decide(request, snapshot, policy)
     with mock.patch.object(decide_module, "SILENT", {}):
         assert decide(request, snapshot, policy) == decision
+
+
+@given(backends, requests, states, st.sampled_from([(), (None,) * 6, (40.0, None, 7.5, 90.0, None, 1.0)]))
+def test_estimates_are_what_the_filters_go_by(fleet, request, state, measured):
+    policy = build(fleet)
+    measured, growth = measured[: len(fleet)] or (None,) * len(fleet), ((10.0, 0.5), None) * 3
+    snapshot = replace(
+        idle(policy),
+        in_flight=state[1][: len(fleet)],
+        latency_ms=measured,
+        ttft_ms=measured,
+        growth=growth[: len(fleet)],
+    )
+    for target, found in zip(policy.targets, estimate.estimates(policy.targets, request, snapshot), strict=True):
+        latency = estimate.latency_ms(target, request, snapshot)
+        first = estimate.ttft_ms(target, snapshot) if request.stream else latency
+        assert (found.latency_ms, found.ttft_ms) == (latency, first)
+        assert found.cost_usd == estimate.cost_usd(target, request.tokens_in, request.tokens_out)

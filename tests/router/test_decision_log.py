@@ -167,7 +167,9 @@ def test_a_full_queue_drops_and_counts_and_never_blocks(tmp_path):
     log = DecisionLog(LogSettings(tmp_path, max_queued=10), on_drop=lambda: dropped.append(1))
     hold = threading.Event()
     log.put(lambda: (hold.wait(10) and {"at": 0}) or {"at": 0})
-    time.sleep(0.05)  # the thread now holds that one
+    while log._queue:
+        time.sleep(0.01)
+    # The thread now holds that one.
     begin = time.monotonic()
     for n in range(100):
         log.put(entry(n))
@@ -226,7 +228,7 @@ def test_kill_9_while_writing_loses_the_tail_only_and_verify_says_so(tmp_path):
             [sys.executable, "-c", _WRITER, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
         )
         assert process.stdout.readline() == "going\n"
-        time.sleep(random.Random(round_).uniform(0, 0.1))
+        time.sleep(random.Random(round_).uniform(0.1, 0.2))  # it gathers for a moment before it writes
         process.kill()
         process.wait()
         process.stdout.close()
@@ -381,6 +383,7 @@ def test_verify_names_file_and_line(start_router, tmp_path, capsys):
     for _ in range(5):
         router.chat()
     router.stop()
+    router.join()
     (file,) = (tmp_path / "log").iterdir()
     file.write_bytes(file.read_bytes().replace(b'"label":"public"', b'"label":"secret"', 1))
     assert main(["log", "verify", str(tmp_path / "log")]) == 1

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import http.client
+import io
 import json
 import shutil
 import tempfile
@@ -22,6 +24,8 @@ from router.app import DataApp
 from router.decisionlog.chain import Verification
 from router.decisionlog.files import chains, lines
 from router.decisionlog.writer import LogSettings
+from router.http import HttpServer
+from router.http.connection import ServerConnection
 from router.loading import ConfigurationLoader
 from router.service import Service
 from router.settings import Settings
@@ -99,22 +103,53 @@ def documents(setup: Setup, scripts, spoilt: bool):
     ]
 
 
+class Transport(asyncio.Transport):
+    """A client's end without a socket: what is written to it is kept."""
+
+    def __init__(self):
+        super().__init__()
+        self.written = b""
+
+    def write(self, data):
+        self.written += data
+
+    def is_closing(self):
+        return False
+
+    def close(self):
+        pass
+
+
 async def ask(app, body, headers):
-    """One request through the ASGI app: (status, headers, body)."""
-    raw = [(name.encode(), value.encode()) for name, value in {"content-type": "application/json", **headers}.items()]
-    scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": raw}
-    pending = [{"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}]
-    sent = []
+    """One request through the data API: (status, headers, body)."""
+    transport, ended = Transport(), asyncio.Event()
 
-    async def receive():
-        return pending.pop() if pending else await asyncio.Event().wait()
+    async def handler(request):
+        try:
+            await app(request)
+        finally:
+            ended.set()
 
-    async def send(message):
-        sent.append(message)
+    raw = json.dumps(body).encode()
+    fields = {"content-type": "application/json", "content-length": str(len(raw)), "connection": "close", **headers}
+    connection = ServerConnection(HttpServer(handler, None))
+    connection.connection_made(transport)
+    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    connection.data_received(f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n{head}\r\n".encode() + raw)
+    await ended.wait()
+    response = http.client.HTTPResponse(Answer(transport.written))
+    response.begin()
+    return response.status, dict(response.getheaders()), response.read()
 
-    await app(scope, receive, send)
-    found = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
-    return sent[0]["status"], found, b"".join(message.get("body", b"") for message in sent[1:])
+
+class Answer:
+    """Bytes as http.client wants to be given them."""
+
+    def __init__(self, data):
+        self._data = data
+
+    def makefile(self, mode):
+        return io.BytesIO(self._data)
 
 
 real_look = Scanner._look

@@ -80,6 +80,7 @@ def start(folder):
     yield start
     for router in routers:
         router.stop()
+    router.join()
 
 
 def reload(router):
@@ -353,6 +354,7 @@ def test_a_candidate_decides_beside_and_sends_nothing(folder, start, tmp_path):
     router.chat()
     assert router.count("pointsman_candidate_decisions_total", live_backend="a", candidate_backend="a") == 1
     router.stop()
+    router.join()
     (files,) = chains([tmp_path / "log"]).values()
     records = [json.loads(line) for line in lines(files)]
     differing = [record["candidate"] for record in records if "candidate" in record]

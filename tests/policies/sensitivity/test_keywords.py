@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 
 import pytest
+import re2
 from conftest import THREE_TIERS, compile_text
 
 from policies.errors import ConfigurationError
 from policies.sensitivity.keywords import MAX_MATCH, Pattern, Words
+from policies.sensitivity.normalise import LONGER_PATTERN
 from policies.sensitivity.scanner import RuleSet, Scanner
 
 
@@ -123,3 +125,21 @@ def test_match_may_ask_for_types_that_patterns_declare():
 def test_types_nobody_declares_are_still_refused():
     with pytest.raises(ConfigurationError, match="no detector finds entities of type 'OTHER'"):
         compile_text(THREE_TIERS + POLICY.replace("[PART_NUMBER]", "[OTHER]"))
+
+
+def test_every_character_that_folds_is_seen_without_folding():
+    """The prefilter looks for words without folding the text, so it must see every character that folding changes."""
+    several = re2.compile(LONGER_PATTERN)
+    for code in range(0x110000):
+        char = chr(code)
+        folded = char.casefold()
+        if folded != char and not 0xD800 <= code < 0xE000 and not several.fullmatch(char):
+            assert re2.fullmatch(f"(?i:{re2.escape(folded)})", char), hex(code)
+
+
+@pytest.mark.parametrize(
+    "text", ["GROẞE MAßNAHME", "große maßnahme", "GROSSE MASSNAHME", "ﬁnal report", "FINAL REPORT"]
+)
+def test_words_that_fold_to_more_characters_are_found(text):
+    scanner = Scanner((RuleSet("keywords", 2, (Words(("Große Maßnahme", "Final Report")),)),))
+    assert scanner.outcomes([text])[0].found == {"KEYWORD": 1}

@@ -1,0 +1,97 @@
+"""A listener: its connections, their time limits, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import logging
+import socket
+import time
+from collections.abc import Awaitable, Callable
+
+from router.http.connection import ServerConnection
+from router.http.request import ClientGone, Inbound
+
+log = logging.getLogger("pointsman")
+
+Handler = Callable[[Inbound], Awaitable[None]]
+KEEP_ALIVE_S = 75.0
+"""Longer than common load balancers keep their connections, so that they close first."""
+HEAD_S = 30.0
+"""For the rest of a request's head, and for the rest of a body that nobody wants any more."""
+_TICK_S = 1.0
+_BACKLOG = 2048
+
+
+class HttpServer:
+    """Belongs to one event loop."""
+
+    def __init__(self, handler: Handler, sock: socket.socket) -> None:
+        self._handler, self._sock = handler, sock
+        self._connections: set[ServerConnection] = set()
+        self._server: asyncio.Server | None = None
+        self._ticking: asyncio.TimerHandle | None = None
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self.now = time.monotonic()  # to the second: it is for long waits
+        self.date = _date()
+
+    async def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._server = await self._loop.create_server(lambda: ServerConnection(self), sock=self._sock, backlog=_BACKLOG)
+        self._ticking = self._loop.call_later(_TICK_S, self._tick)
+
+    def retire(self) -> None:
+        """Take no more connections and no more requests; what is in progress goes on."""
+        if self._server is not None:
+            self._server.close()
+        for connection in tuple(self._connections):
+            connection.retire()
+
+    async def empty(self) -> None:
+        """Until the last connection has ended."""
+        await self._empty.wait()
+
+    def close(self) -> None:
+        """At once."""
+        self.retire()
+        if self._ticking is not None:
+            self._ticking.cancel()
+        for connection in tuple(self._connections):
+            connection.abort()
+
+    # --- for connections --------------------------------------------------------------------------------------------
+
+    def opened(self, connection: ServerConnection) -> None:
+        self._connections.add(connection)
+        self._empty.clear()
+
+    def closed(self, connection: ServerConnection) -> None:
+        self._connections.discard(connection)
+        if not self._connections:
+            self._empty.set()
+
+    def answer(self, request: Inbound) -> asyncio.Task[None]:
+        return asyncio.get_running_loop().create_task(self._answer(request))
+
+    async def _answer(self, request: Inbound) -> None:
+        try:
+            await self._handler(request)
+        except ClientGone:
+            pass
+        except Exception as error:  # handlers answer for their own errors: this is a defect
+            log.error("a request was not answered: %s", type(error).__name__)
+        if not request.answered:
+            request.abandon()
+
+    def _tick(self) -> None:
+        self.now, self.date = time.monotonic(), _date()
+        for connection in tuple(self._connections):
+            waited = self.now - connection.since
+            if connection.idle and waited > HEAD_S and (connection.in_request or waited > KEEP_ALIVE_S):
+                connection.expire()
+        self._ticking = self._loop.call_later(_TICK_S, self._tick)
+
+
+def _date() -> str:
+    return f"date: {email.utils.formatdate(usegmt=True)}\r\n"
