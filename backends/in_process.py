@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from backends.calls import Answer, Call
+from backends.cpus import Threads, usable_cpus
 from backends.errors import BackendError, Failed, RequestRejected, Unsuited
 from backends.tensors import InferAnswer, InferRequest, ModelMetadata, Tensor, TensorError, TensorSpec
 from policies.schema import Backend as BackendSpec
@@ -26,15 +26,16 @@ class Runner(Protocol):
 
 
 class InProcessBackend:
-    """Runs the models of one fleet entry in a thread pool of its own. Subclasses say how to load one."""
+    """Runs the models of one fleet entry in a thread pool of its own. Subclasses say how to load one, so that each of
+    its runs takes `threads.each` threads."""
 
     def __init__(self, spec: BackendSpec, folder: Path) -> None:
         self.spec = spec
         self._folder = folder
         self._runners: dict[str, Runner] = {}
-        # More threads than cores only add switching: the libraries release the GIL and compute.
-        workers = min(spec.limits.max_in_flight, os.cpu_count() or 1)
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix=spec.name)
+        # More threads than CPUs only add switching: the libraries release the GIL and compute.
+        self.threads = Threads.shared(usable_cpus(), spec.limits.max_in_flight)
+        self._pool = ThreadPoolExecutor(self.threads.workers, thread_name_prefix=spec.name)
 
     def load(self, artifact: Path) -> Runner:
         raise NotImplementedError

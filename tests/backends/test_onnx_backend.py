@@ -11,8 +11,9 @@ from conftest import compile_text
 from onnx import TensorProto, helper
 
 from backends.calls import Call
+from backends.cpus import Threads
 from backends.errors import Failed, RequestRejected, Unsuited
-from backends.onnx import OnnxBackend
+from backends.onnx import OnnxBackend, OnnxRunner
 from backends.tensors import InferRequest, RequestedOutput, Tensor
 
 
@@ -123,3 +124,20 @@ def test_a_file_that_is_no_model_and_one_that_the_protocol_cannot_carry_stop_the
     for name, says in (("text", "edge: cannot load .*text.onnx"), ("odd", r"'x' is of type tensor\(bfloat16\)")):
         with pytest.raises(Failed, match=says):
             send(backend(tmp_path, **{name: f"{name}.onnx"}))
+
+
+# --- the machine --------------------------------------------------------------------------------------------------
+
+
+def test_threads_are_those_that_the_machine_has_for_us(onnx_models, monkeypatch):
+    monkeypatch.setattr("backends.in_process.usable_cpus", lambda: 17)
+    found = backend(onnx_models, double="double.onnx")
+    assert found.threads == Threads(8, 2)
+    options = found.load(onnx_models / "double.onnx")._session.get_session_options()
+    assert options.intra_op_num_threads == 2
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
+def test_by_itself_a_run_takes_one_thread(onnx_models):
+    options = OnnxRunner(onnx_models / "double.onnx")._session.get_session_options()
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 1)
