@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from backends.batching import Shapes
 from backends.errors import RequestRejected
 from backends.in_process import InProcessBackend, tensor_spec
 from backends.tensors import ModelMetadata
@@ -42,6 +43,7 @@ class OnnxRunner:
         self._session = onnxruntime.InferenceSession(str(artifact), options, providers=["CPUExecutionProvider"])
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         self._outputs = [o.name for o in outputs]
+        self.shapes: Shapes = [(value.name, value.shape) for value in (*inputs, *outputs)]
         self.metadata = ModelMetadata(
             "onnxruntime_onnx",
             tuple(tensor_spec(i.name, _datatype(i), i.shape) for i in inputs),
