@@ -54,6 +54,7 @@ bench: setup  ## measurements, printed as tables
 	$(BIN)/python benchmarks/decide.py
 	$(BIN)/python benchmarks/restore.py
 	$(BIN)/python benchmarks/hedging.py
+	$(BIN)/python -m benchmarks.onnx_batching
 
 docs: setup  ## what is made from the schema: docs/policy-reference.md and the JSON Schema
 	$(BIN)/python -m docs.generate
