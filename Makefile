@@ -1,10 +1,12 @@
 # Two commands for a newcomer:  make run   and   make test.  Both rest on `make setup`.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test mutants lint types unit chaos bench bench-pii bench-budgets docs lock clean
+.PHONY: help setup run test mutants lint types unit chaos bench bench-parts bench-pii bench-budgets docs lock clean
 
 PYTHON ?= python3
 ENGINE ?= ray
 ONCE ?=
+QUICK ?=
+WRITE ?=
 SECONDS ?= 600
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check
@@ -50,10 +52,14 @@ mutants: setup  ## take out one guard at a time: the tests must notice each (abo
 chaos: setup  ## processes that die, hang and lie, under load: ten minutes, or SECONDS=60
 	$(BIN)/python -m tests.chaos.run $(SECONDS)
 
-bench: setup  ## measurements, printed as tables
+bench: setup  ## beside other routers, ten minutes (QUICK=1: four; WRITE=1: into benchmarks/README.md; needs nginx, wrk)
+	$(BIN)/python -m benchmarks.peers $(if $(QUICK),--quick) $(if $(WRITE),--write)
+
+bench-parts: setup  ## parts by themselves: decide, restoring, hedges, in-process models
 	$(BIN)/python benchmarks/decide.py
 	$(BIN)/python benchmarks/restore.py
 	$(BIN)/python benchmarks/hedging.py
+	$(BIN)/python -m benchmarks.onnx_batching
 
 docs: setup  ## what is made from the schema: docs/policy-reference.md and the JSON Schema
 	$(BIN)/python -m docs.generate

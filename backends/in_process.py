@@ -3,38 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from backends.batching import Batcher, Shapes, tensors, why_not
 from backends.calls import Answer, Call
+from backends.cpus import Threads, usable_cpus
 from backends.errors import BackendError, Failed, RequestRejected, Unsuited
 from backends.tensors import InferAnswer, InferRequest, ModelMetadata, Tensor, TensorError, TensorSpec
 from policies.schema import Backend as BackendSpec
 
 
 class Runner(Protocol):
-    """One loaded model. `run` is called from several threads at once."""
+    """One loaded model. `run` is called from several threads at once. `shapes` are those of `metadata`, with the names
+    that the model has for dimensions of any size."""
 
     metadata: ModelMetadata
+    shapes: Shapes
 
     def run(self, inputs: Mapping[str, np.ndarray], /) -> Mapping[str, np.ndarray]: ...
 
 
 class InProcessBackend:
-    """Runs the models of one fleet entry in a thread pool of its own. Subclasses say how to load one."""
+    """Runs the models of one fleet entry in a thread pool of its own. Subclasses say how to load one, so that each of
+    its runs takes `threads.each` threads."""
 
     def __init__(self, spec: BackendSpec, folder: Path) -> None:
         self.spec = spec
         self._folder = folder
         self._runners: dict[str, Runner] = {}
-        # More threads than cores only add switching: the libraries release the GIL and compute.
-        workers = min(spec.limits.max_in_flight, os.cpu_count() or 1)
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix=spec.name)
+        self._batchers: dict[str, Batcher] = {}
+        # More threads than CPUs only add switching: the libraries release the GIL and compute.
+        self.threads = Threads.shared(usable_cpus(), spec.limits.max_in_flight)
+        self._pool = ThreadPoolExecutor(self.threads.workers, thread_name_prefix=spec.name)
 
     def load(self, artifact: Path) -> Runner:
         raise NotImplementedError
@@ -44,25 +49,34 @@ class InProcessBackend:
         for name, model in self.spec.models.items():
             path = self._folder / (model.artifact or "")
             try:
-                self._runners[name] = await loop.run_in_executor(self._pool, self.load, path)
+                runner = await loop.run_in_executor(self._pool, self.load, path)
             except Exception as error:
                 raise Failed(f"{self.spec.name}: cannot load {path}: {_first_line(error)}") from error
+            if model.batching is not None:
+                reason = why_not(runner.shapes)
+                if reason is not None:
+                    raise Failed(f"{self.spec.name}: model {name} cannot be batched: {reason}")
+                whose = f"{self.spec.name}: model {name}"
+                self._batchers[name] = Batcher(whose, model.batching, runner.run, self._pool, self.threads.workers)
+            self._runners[name] = runner
 
     async def send(self, call: Call) -> Answer:
         assert call.infer is not None, "the capability filter lets only tensor calls come here"
         runner = self._runners[call.model]
         inputs = _inputs(call.infer, runner.metadata, call.model)
         names = _outputs(call.infer, runner.metadata, call.model)
-        loop = asyncio.get_running_loop()
+        batcher = self._batchers.get(call.model)
         try:
-            outputs = await loop.run_in_executor(self._pool, runner.run, inputs)
-            tensors = tuple(Tensor.from_array(name, np.asarray(outputs[name])) for name in names)
-        except RequestRejected:
+            if batcher is not None:
+                outputs = await batcher.send(inputs, names)
+            else:
+                outputs = await asyncio.get_running_loop().run_in_executor(self._pool, _run, runner, inputs, names)
+        except (RequestRejected, BackendError):
             raise
         except Exception as error:  # the runtime's own message may show values
             # A loaded model that fails does so on what it was given; callers must not be able to get it ejected.
             raise Unsuited(f"{self.spec.name}: running {call.model} failed ({type(error).__name__})") from error
-        return Answer(infer=InferAnswer(tensors))
+        return Answer(infer=InferAnswer(outputs))
 
     async def probe(self) -> None:
         if not self._runners:
@@ -72,7 +86,13 @@ class InProcessBackend:
         return self._runners[model].metadata
 
     async def aclose(self) -> None:
+        for batcher in self._batchers.values():
+            batcher.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _run(runner: Runner, inputs: Mapping[str, np.ndarray], wanted: Sequence[str]) -> tuple[Tensor, ...]:
+    return tensors(runner.run(inputs), wanted)
 
 
 def _first_line(error: Exception) -> str:

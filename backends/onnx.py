@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from backends.batching import Shapes
 from backends.errors import RequestRejected
 from backends.in_process import InProcessBackend, tensor_spec
 from backends.tensors import ModelMetadata
@@ -24,17 +25,25 @@ _DATATYPES = {
 
 
 class OnnxRunner:
-    def __init__(self, artifact: Path) -> None:
+    """Each run takes `threads` threads."""
+
+    def __init__(self, artifact: Path, threads: int = 1) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        # One thread per run: several requests then run side by side, and none waits for all cores.
-        options.intra_op_num_threads = 1
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+        if threads > 1:
+            # The threads of a session would look for work in a loop after each run, and take the CPU from other
+            # models and from the event loop.
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 4  # what fails is raised; its own lines on stderr can show a request's values
         self._session = onnxruntime.InferenceSession(str(artifact), options, providers=["CPUExecutionProvider"])
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         self._outputs = [o.name for o in outputs]
+        self.shapes: Shapes = [(value.name, value.shape) for value in (*inputs, *outputs)]
         self.metadata = ModelMetadata(
             "onnxruntime_onnx",
             tuple(tensor_spec(i.name, _datatype(i), i.shape) for i in inputs),
@@ -64,4 +73,4 @@ def _text(name: str, array: np.ndarray) -> np.ndarray:
 
 class OnnxBackend(InProcessBackend):
     def load(self, artifact: Path) -> OnnxRunner:
-        return OnnxRunner(artifact)
+        return OnnxRunner(artifact, self.threads.each)

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from backends.batching import Shapes
 from backends.in_process import InProcessBackend, tensor_spec
-from backends.tensors import ModelMetadata
+from backends.tensors import ModelMetadata, TensorSpec
 
 
 class TorchRunner:
@@ -29,13 +30,19 @@ class TorchRunner:
         by_keyword = list(program.call_spec.in_spec.child(1).context)
         by_position = len(signature.user_inputs) - len(by_keyword)
         self._positional, self._keyword = signature.user_inputs[:by_position], by_keyword
+        inputs = {name: nodes[name] for name in signature.user_inputs}
+        outputs = {name: nodes[node] for name, node in zip(names, signature.user_outputs, strict=True)}
+        self.shapes: Shapes = [
+            (name, [d if type(d) is int else str(d) for d in value.shape])
+            for name, value in (*inputs.items(), *outputs.items())
+        ]
         self.metadata = ModelMetadata(
             "pytorch_export",
-            tuple(self._spec(name, nodes[name]) for name in signature.user_inputs),
-            tuple(self._spec(name, nodes[node]) for name, node in zip(names, signature.user_outputs, strict=True)),
+            tuple(self._spec(name, value) for name, value in inputs.items()),
+            tuple(self._spec(name, value) for name, value in outputs.items()),
         )
 
-    def _spec(self, name: str, value: Any) -> Any:
+    def _spec(self, name: str, value: Any) -> TensorSpec:
         torch = self._torch
         datatypes = {
             torch.bool: "BOOL", torch.uint8: "UINT8", torch.int8: "INT8", torch.int16: "INT16",

@@ -123,6 +123,11 @@ def _check_model(model: BackendModel, protocol: str, document: Document, path: P
         yield document.problem(path, f"model '{path[-1]}' has no 'artifact'", f"add `artifact: path/to/model{suffix}`")
     if protocol not in IN_PROCESS and model.artifact is not None:
         yield document.problem((*path, "artifact"), f"protocol {protocol} loads no artifact", "remove it", key=True)
+    if protocol not in IN_PROCESS and model.batching is not None:
+        hint = f"remove it: only models that the router runs itself ({', '.join(IN_PROCESS)}) are batched by it"
+        yield document.problem(
+            (*path, "batching"), f"'batching' has no meaning for protocol {protocol}", hint, key=True
+        )
 
 
 def check_policy(policy: Policy, document: Document, zones: Zones) -> Iterator[Problem]:

@@ -216,6 +216,37 @@ MUTANTS = (
         "            self._write(changed)\n", "",
         "tests/router/ledgers/test_file.py",
     ),
+    Mutant(
+        "batching", "each gets the first rows of a batch", "backends/batching.py",
+        "        begin += member.rows\n", "",
+        "tests/backends/test_batching.py",
+    ),
+    Mutant(
+        "batching", "outputs are split whatever rows they have", "backends/batching.py",
+        "            mixed = not _row_by_row(joined,", "            mixed = False and not _row_by_row(joined,",
+        "tests/backends/test_batching.py",
+    ),
+    Mutant(
+        "batching", "rows of what was found count as rows of what was asked", "backends/batching.py",
+        "    if len(names) > 1:", "    if False:",
+        "tests/backends/test_onnx_backend.py",
+    ),
+    Mutant(
+        "batching", "requests of any shape and type go together", "backends/batching.py",
+        "array.dtype.str, array.shape[1:]) for", '"", ()) for',
+        "tests/backends/test_batching.py",
+    ),
+    Mutant(
+        "batching", "one bad request fails the whole batch", "backends/batching.py",
+        "            answers = {}  # whose it was, the runs one by one tell",
+        "            answers = dict.fromkeys(there, Failed(\"\"))",
+        "tests/backends/test_batching.py",
+    ),
+    Mutant(
+        "batching", "whoever left is run all the same", "backends/batching.py",
+        "                forming.members.remove(member)\n", "",
+        "tests/backends/test_batching.py",
+    ),
 )  # fmt: skip
 
 

@@ -18,7 +18,17 @@ from policies.schema.conditions import (
     TextCondition,
     TimeWindow,
 )
-from policies.schema.fleet import Backend, BackendModel, Ejection, Fleet, Licence, ScriptStep, SecretReference, Tls
+from policies.schema.fleet import (
+    Backend,
+    BackendModel,
+    Batching,
+    Ejection,
+    Fleet,
+    Licence,
+    ScriptStep,
+    SecretReference,
+    Tls,
+)
 from policies.schema.policy import (
     Budget,
     CarbonTerm,
@@ -66,6 +76,7 @@ __all__ = [
     "AttributeTest",
     "Backend",
     "BackendModel",
+    "Batching",
     "Budget",
     "CarbonTerm",
     "Cascade",

@@ -16,6 +16,21 @@ class Licence(Model):
     commercial_use: bool | None = Field(default=None, description="whether it allows commercial use", examples=[True])
 
 
+class Batching(Model):
+    """How requests that come together are run as one. Only for models that the router runs itself, that take any number
+    of rows, and that treat each row by itself."""
+
+    max_size: Annotated[int, Field(ge=2)] = Field(
+        description="most rows in one run: the sum of the first dimensions", examples=[32]
+    )
+    max_wait_ms: NonNegative = Field(
+        default=0,
+        description="for how long a request may be held back for others while the model runs and a thread is free. "
+        "Where nothing runs, it is not held back",
+        examples=[2],
+    )
+
+
 def _text_or_list(value: Any) -> str:
     return "§list" if isinstance(value, list) else "§scalar"
 
@@ -31,6 +46,11 @@ class BackendModel(Model):
     )
     artifact: str | None = Field(
         default=None, description="for onnx and torch: its file, relative to this file", examples=["models/defect.onnx"]
+    )
+    batching: Batching | None = Field(
+        default=None,
+        description="for onnx and torch: run requests that come together as one. Absent: each by itself",
+        examples=[{"max_size": 32, "max_wait_ms": 2}],
     )
     quality: Share | None = Field(
         default=None, description="measured quality, which `quality` in an objective prefers", examples=[0.93]

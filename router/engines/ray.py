@@ -35,6 +35,7 @@ from backends.errors import BackendError, Failed, RequestRejected, Unreachable
 from backends.registry import BUILDERS, Builder
 from backends.tensors import ModelMetadata
 from policies.schema import Backend as BackendSpec
+from policies.schema import Batching
 from router import memory
 from router.configuration import Configuration
 from router.ledgers.central import REDIS, LedgerLost
@@ -210,9 +211,9 @@ class BackendHost:
         await self._backend.probe()
 
 
-def _models_of(spec: BackendSpec, folder: Path) -> list[tuple[str, Stamp]]:
-    """What a deployment has loaded: another file is another model."""
-    return [(name, stamp(folder / (model.artifact or ""))) for name, model in spec.models.items()]
+def _models_of(spec: BackendSpec, folder: Path) -> list[tuple[str, Stamp, Batching | None]]:
+    """What a deployment has loaded, and how it runs that: another file is another model."""
+    return [(name, stamp(folder / (model.artifact or "")), model.batching) for name, model in spec.models.items()]
 
 
 class HostedBackend:

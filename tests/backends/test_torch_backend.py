@@ -40,6 +40,9 @@ def test_inputs_by_position_and_by_keyword_with_named_outputs(tmp_path):
         ("y", "FP32", (-1, 3)),
         ("total", "INT64", (-1,)),
     ]
+    (x, rows), (_, scale), (_, y), (_, total) = runner.shapes
+    assert (x, rows[1:], scale) == ("x", [3], [1])
+    assert rows[0] == y[0] == total[0] != scale[0]  # by the exporter's name for it
     given = {"scale": np.array([2], np.float32), "x": np.arange(9, dtype=np.float32).reshape(3, 3)}
     outputs = runner.run(given)
     np.testing.assert_array_equal(outputs["y"], given["x"] * 2)

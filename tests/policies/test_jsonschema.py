@@ -62,7 +62,7 @@ ANY_KIND = Draft202012Validator(SCHEMA)
 OF_KIND = {kind: Draft202012Validator(jsonschema.json_schema(kind)) for kind in DOCUMENTS}
 
 BEYOND = {"patterns", "tenants-models",
-    "attributes", "backends", "conditions", "duplicate-names", "level-names", "levels", "quotas", "ranges",
+    "attributes", "backends", "batching", "conditions", "duplicate-names", "level-names", "levels", "quotas", "ranges",
     "clearance-without-policy", "two-documents",
 }  # fmt: skip
 """Files of tests/testdata/bad with faults that `check` finds beyond the schema."""
