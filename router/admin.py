@@ -15,7 +15,7 @@ from policies.decide import decide
 from policies.explain import as_dict, why
 from policies.facts import request_from
 from policies.schema import HttpRequest, RequestFacts
-from router.decisionlog.record import Decided, shown_model
+from router.decisionlog.record import UNKNOWN_MODEL, Decided, shown_model
 from router.errors import ApiError, as_api_error, bad_request
 from router.http.request import ClientGone, Inbound, lines
 from router.identity import Guardian
@@ -66,7 +66,7 @@ class AdminApp:
                 policy = service.policy
                 return 200, {"digest": policy.digest, "rules": [r.name for r in policy.rules], "levels": policy.levels}
             case "GET", ["decisions"]:
-                return 200, {"decisions": [self._shown(one) for one in reversed(service.recent.values())]}
+                return 200, {"decisions": [self._shown(one) for one in reversed(list(service.recent.values()))]}
             case "GET", ["decisions", decision_id]:
                 found = service.recent.get(decision_id)
                 if found is None:
@@ -86,7 +86,7 @@ class AdminApp:
         request, levels = decided.request, decided.policy.levels
         model = shown_model(request, decided.policy)
         decision = as_dict(decided.decision, decided.policy)
-        if model != request.model and decision["refusal"]:
+        if model == UNKNOWN_MODEL and decision["refusal"]:
             decision["refusal"]["message"] = "no backend serves the model"  # what the caller is told repeats its name
         before = decided.label.declassified_from
         return {

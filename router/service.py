@@ -8,11 +8,11 @@ import logging
 import random
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
 from msgspec.structs import replace
 
 from backends.calls import Backend, Call, Usage
@@ -36,6 +36,7 @@ from router.ledgers.central import CentralLedger, open_central
 from router.ledgers.client import Leases
 from router.live import Live
 from router.metrics import Metrics
+from router.recent import Recent
 from router.requests import Masked, build_request, deadline_ms
 from router.scans import Scans, beside_the_loop
 from router.settings import Settings
@@ -46,7 +47,6 @@ from router.wire.parsed import Parsed
 
 log = logging.getLogger("pointsman")
 
-RECENT_DECISIONS = 512
 _FOLD_S = 0.25
 _RETIRE_S = 300.0
 """How long requests under a configuration that has been replaced may keep its backends open."""
@@ -99,7 +99,7 @@ class Service:
         self._folding: asyncio.Task[None] | None = None
         self.draining = False  # told to stop
         self.exchanges: set[Ending] = set()
-        self.recent: OrderedDict[str, Decided] = OrderedDict()
+        self.recent = Recent()
         self.log: DecisionLog | None = None
         self.peers: Callable[[], Awaitable[list[Reload]]] = self._alone
         self._reloading = asyncio.Lock()
@@ -213,9 +213,8 @@ class Service:
         for rejection in decision.rejected:
             if rejection.filter != "capability":  # a backend that serves other models was never a candidate
                 self.metrics.rejections.add((rejection.backend, rejection.filter))
-        decided = self.recent[decision_id] = Decided(decision_id, request, found, snapshot, decision, policy)
-        if len(self.recent) > RECENT_DECISIONS:
-            self.recent.popitem(last=False)
+        decided = Decided(decision_id, request, found, snapshot, decision, policy)
+        self.recent.begin(decided)
         if decision.transform is None or masked is None:
             return decided, None
         self.metrics.pseudonymised.inc(len(masked.pseudonyms.values))
@@ -311,8 +310,13 @@ class Service:
         self._comparisons.compare(candidate, decided, parsed, hints, beside, record)
 
     def _record(self, decided: Decided, outcome: Outcome, other: Told) -> None:
+        record = as_record(decided, outcome)
+        if other:
+            record["candidate"] = other
+        encoded = msgspec.json.encode(record)
+        self.recent.end(decided, encoded)
         if self.log is not None:
-            self.log.put(lambda: as_record(decided, outcome) | ({"candidate": other} if other else {}))
+            self.log.put(encoded)
 
     async def _fold(self) -> None:
         """For other replicas on this node, of which any may be asked for the metrics of all."""

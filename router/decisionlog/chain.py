@@ -20,11 +20,11 @@ GENESIS = "0" * 64
 _TAIL = len(b',"hash":""}') + 64
 
 
-def link(prev: str, record: dict[str, Any]) -> tuple[bytes, str]:
-    """(line with its line feed, its hash)."""
-    body = b'{"prev":"' + prev.encode() + b'",' + msgspec.json.encode(record)[1:-1]
+def link(prev: str, seq: int, record: bytes) -> tuple[bytes, str]:
+    """(line with its line feed, its hash). `record` is a JSON object that is not empty."""
+    body = b'{"prev":"%b","seq":%d,%b' % (prev.encode(), seq, record[1:-1])
     digest = hashlib.sha256(body).hexdigest()
-    return body + b',"hash":"' + digest.encode() + b'"}\n', digest
+    return b'%b,"hash":"%b"}\n' % (body, digest.encode()), digest
 
 
 def unlink(line: bytes) -> tuple[dict[str, Any], bool]:

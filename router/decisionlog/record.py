@@ -171,6 +171,16 @@ def replay(record: Mapping[str, Any], policy: CompiledPolicy) -> Replay:
     return Replay(request, decision, tuple(differences))
 
 
+def restored(record: Mapping[str, Any], policy: CompiledPolicy) -> Decided:
+    """The decision of a record, with all that it was made from."""
+    request, snapshot = _request_of(record["request"], policy), _snapshot_of(record, policy)
+    decision = decide(request, snapshot, policy, record["seed"])
+    raised_by = tuple((source, policy.rank(level)) for source, level in record["raised_by"])
+    before = record.get("declassified", {}).get("from")
+    label = Label(request.label, raised_by, record["entities"], None if before is None else policy.rank(before))
+    return Decided(record["id"], request, label, snapshot, decision, policy)
+
+
 def _request_of(stated: Mapping[str, Any], policy: CompiledPolicy) -> Request:
     known = dict(stated)
     known["label"] = policy.rank(known["label"])

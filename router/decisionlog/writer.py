@@ -12,18 +12,18 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
+
+import msgspec
 
 from router.decisionlog.chain import GENESIS, link, unlink
 from router.decisionlog.files import chains, file_name
 
 log = logging.getLogger("pointsman")
 
-Entry = Callable[[], dict[str, Any]]
-"""Makes the record; called in the writer's thread."""
 _BATCH = 32
 _GATHER_S = 0.05
 
@@ -42,7 +42,7 @@ class DecisionLog:
     def __init__(self, settings: LogSettings, writer: str = "main", on_drop: Callable[[], None] = lambda: None) -> None:
         """Opens or begins the chain. Raises OSError where the folder cannot be written."""
         self._settings, self._writer, self._on_drop = settings, writer, on_drop
-        self._queue: deque[Entry] = deque()
+        self._queue: deque[bytes] = deque()
         self._asleep = self._writing = self._ending = False
         self._wake, self._hurry = threading.Event(), threading.Event()
         settings.folder.mkdir(parents=True, exist_ok=True)
@@ -50,15 +50,16 @@ class DecisionLog:
         self._file = self._open(self._last())
         cut = self._recover()
         started: dict[str, Any] = {"event": "started", "at": time.time()}
-        self._write([started | ({"cut_bytes": cut} if cut else {})])
+        self._write([msgspec.json.encode(started | ({"cut_bytes": cut} if cut else {}))])
         self._thread = threading.Thread(target=self._run, name="decision-log", daemon=True)
         self._thread.start()
 
-    def put(self, entry: Entry) -> None:
+    def put(self, record: bytes) -> None:
+        """`record` is a JSON object."""
         if len(self._queue) >= self._settings.max_queued:
             self._on_drop()
             return
-        self._queue.append(entry)
+        self._queue.append(record)
         if self._asleep:
             self._wake.set()
 
@@ -97,32 +98,26 @@ class DecisionLog:
                 self._write_some()
                 self._writing = False
             if self._ending and not self._queue:
-                self._write([{"event": "stopped", "at": time.time()}])
+                self._write([msgspec.json.encode({"event": "stopped", "at": time.time()})])
                 self._file.close()
                 return
 
     def _write_some(self) -> None:
-        entries = [self._queue.popleft() for _ in range(min(len(self._queue), _BATCH))]
+        records = [self._queue.popleft() for _ in range(min(len(self._queue), _BATCH))]
         try:
-            self._write([record for entry in entries if (record := entry())])
+            self._write(records)
         except OSError as error:  # a full disk must not end the router; what is lost is counted
-            log.error("decision log: %d records lost: %s", len(entries), error.strerror)
-            for _ in entries:
-                self._on_drop()
-        except Exception as error:  # a record that cannot be made must not end the log
-            log.error("decision log: %d records lost: %s", len(entries), type(error).__name__)
-            for _ in entries:
+            log.error("decision log: %d records lost: %s", len(records), error.strerror)
+            for _ in records:
                 self._on_drop()
 
-    def _write(self, records: list[dict[str, Any]]) -> None:
-        if not records:
-            return
+    def _write(self, records: Sequence[bytes]) -> None:
         if self._file.tell() > self._settings.max_bytes:
             self._rotate()
         seq, prev, batch = self._seq, self._prev, b""
         for record in records:
             seq += 1
-            line, prev = link(prev, {"seq": seq, **record})
+            line, prev = link(prev, seq, record)
             batch += line
         self._file.write(batch)
         self._seq, self._prev = seq, prev

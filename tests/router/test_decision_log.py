@@ -12,6 +12,7 @@ import threading
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from conftest import ROOT, THREE_TIERS, compile_text, idle, request
 from hypothesis import given, settings
@@ -32,7 +33,7 @@ from router.decisionlog.writer import DecisionLog, LogSettings
 def chain(count, **more):
     prev, found = GENESIS, []
     for seq in range(1, count + 1):
-        line, prev = link(prev, {"seq": seq, "at": seq, "name": f"記録 {seq}", **more})
+        line, prev = link(prev, seq, msgspec.json.encode({"at": seq, "name": f"記録 {seq}", **more}))
         found.append(line)
     return found
 
@@ -49,7 +50,7 @@ def verify(found):
 
 def test_an_open_end_is_told():
     assert [finding.text for finding in Verification().walk(chain(3))] == [OPEN_END]
-    stopped = [*chain(3), link(json.loads(chain(3)[-1])["hash"], {"seq": 4, "event": "stopped", "at": 0})[0]]
+    stopped = [*chain(3), link(json.loads(chain(3)[-1])["hash"], 4, b'{"event":"stopped","at":0}')[0]]
     assert list(Verification().walk(stopped)) == []
 
 
@@ -81,7 +82,7 @@ def test_a_line_that_is_gone_or_moved_is_found(at, to):
 
 def test_a_line_that_was_put_in_is_found():
     found = chain(5)
-    forged, _ = link(json.loads(found[2])["hash"], {"seq": 4, "at": 0, "name": "forged"})
+    forged, _ = link(json.loads(found[2])["hash"], 4, b'{"at":0,"name":"forged"}')
     verification, findings = verify([*found[:3], forged, *found[3:]])
     assert verification.broken
     assert "moved: record 4 stands after record 4" in findings[0].text
@@ -107,7 +108,7 @@ def test_a_line_that_is_not_one():
 
 
 def entry(n):
-    return lambda: {"at": n, "id": f"d{n}", "padding": "x" * 50}
+    return msgspec.json.encode({"at": n, "id": f"d{n}", "padding": "x" * 50})
 
 
 def folder_lines(folder):
@@ -162,11 +163,13 @@ def test_old_files_can_be_let_go(tmp_path):
     assert "what came before is not here" in findings[0].text
 
 
-def test_a_full_queue_drops_and_counts_and_never_blocks(tmp_path):
+def test_a_full_queue_drops_and_counts_and_never_blocks(tmp_path, monkeypatch):
     dropped = []
     log = DecisionLog(LogSettings(tmp_path, max_queued=10), on_drop=lambda: dropped.append(1))
     hold = threading.Event()
-    log.put(lambda: (hold.wait(10) and {"at": 0}) or {"at": 0})
+    write = log._write
+    monkeypatch.setattr(log, "_write", lambda records: (hold.wait(10), write(records)))
+    log.put(entry(0))
     while log._queue:
         time.sleep(0.01)
     # The thread now holds that one.
@@ -215,7 +218,7 @@ n = 0
 while True:
     for _ in range(200):
         n += 1
-        log.put(lambda n=n: {"at": n, "id": f"d{n}", "padding": "x" * 500})
+        log.put(b'{"at":%d,"id":"d%d","padding":"%b"}' % (n, n, b"x" * 500))
     if n == 2000:
         print("going", flush=True)
     time.sleep(0.001)
@@ -318,7 +321,7 @@ def decided(one, snapshot, seed):
 @given(asked, situations, st.integers(0, 3))
 def test_every_decision_can_be_made_again_from_its_line_bit_for_bit(one, snapshot, seed):
     made = decided(one, snapshot, seed)
-    line, _ = link(GENESIS, {"seq": 1, **as_record(made, Outcome("ok", "edge", 1, 1.5))})
+    line, _ = link(GENESIS, 1, msgspec.json.encode(as_record(made, Outcome("ok", "edge", 1, 1.5))))
     record, intact = unlink(line)
     assert intact
     again = replay(record, COMPILED)
@@ -331,7 +334,7 @@ def test_a_name_that_a_caller_invents_is_not_logged():
         request(model="my secret prompt"), labels={}, protocol="oip", route="/v2/models/my secret prompt/infer"
     )
     made = decided(one, idle(COMPILED), 0)
-    line, _ = link(GENESIS, {"seq": 1, **as_record(made, None)})
+    line, _ = link(GENESIS, 1, msgspec.json.encode(as_record(made, None)))
     assert b"secret" not in line
     assert replay(unlink(line)[0], COMPILED).differences == ()
 
@@ -352,6 +355,7 @@ def test_from_a_request_to_its_line_and_back(start_router, tmp_path, capsys):
     reply = router.chat("my secret prompt", {"x-data-sensitivity": "confidential"})
     decision_id = reply.headers["x-pointsman-decision"]
     router.stop()
+    router.join()
     config = str(next(tmp_path.glob("config*.yaml")))
     log = str(tmp_path / "log")
     assert main(["log", "verify", log]) == 0
@@ -369,6 +373,7 @@ def test_replay_needs_the_policy_that_decided(start_router, tmp_path, capsys):
     router = served(start_router, tmp_path)
     decision_id = router.chat().headers["x-pointsman-decision"]
     router.stop()
+    router.join()
     config = next(tmp_path.glob("config*.yaml"))
     config.write_text(config.read_text().replace("prior_ms: 50", "prior_ms: 51"))
     log = str(tmp_path / "log")
@@ -402,7 +407,7 @@ def test_misuse(tmp_path, capsys):
 def test_tail_follows_into_the_next_file(tmp_path):
     log = DecisionLog(LogSettings(tmp_path, max_bytes=1000))
     made = decided(replace(request(), labels={}), idle(COMPILED), 0)
-    log.put(lambda: as_record(made, Outcome("ok", "edge", 2, 1.5, cost_usd=0.5)))
+    log.put(msgspec.json.encode(as_record(made, Outcome("ok", "edge", 2, 1.5, cost_usd=0.5))))
     log.flush()
     process = subprocess.Popen(
         [sys.executable, "-m", "router", "log", "tail", "-f", str(tmp_path)],
@@ -410,7 +415,7 @@ def test_tail_follows_into_the_next_file(tmp_path):
     )  # fmt: skip
     assert "edge after 2 attempts ok 2 ms $0.500000" in process.stdout.readline()
     for _ in range(10):
-        log.put(lambda: as_record(made, Outcome("ok", "onprem", 1, 1.5)))
+        log.put(msgspec.json.encode(as_record(made, Outcome("ok", "onprem", 1, 1.5))))
         log.flush()
     for _ in range(10):
         assert "-> onprem" in process.stdout.readline()
