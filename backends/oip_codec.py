@@ -33,7 +33,7 @@ class WireError(ValueError):
     """A body that does not follow the protocol. The message says where, never what the values were."""
 
 
-def decode_request(body: bytes, header_length: int | None) -> InferRequest:
+def decode_request(body: bytes | memoryview, header_length: int | None) -> InferRequest:
     header, tail = _split(body, header_length)
     _refuse_unsupported(header.get("parameters"), "the request")
     inputs = _tensors(header, "inputs", tail)
@@ -91,7 +91,7 @@ def encode_answer(
     return [encoded, *tail], len(encoded) if tail else None
 
 
-def _split(body: bytes, header_length: int | None) -> tuple[dict[str, Any], memoryview]:
+def _split(body: bytes | memoryview, header_length: int | None) -> tuple[dict[str, Any], memoryview]:
     view = memoryview(body)
     if header_length is None:
         header_length = len(view)

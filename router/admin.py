@@ -103,7 +103,7 @@ class AdminApp:
             **decision,
         }
 
-    async def _explain(self, body: bytes) -> dict[str, Any]:
+    async def _explain(self, body: bytes | memoryview) -> dict[str, Any]:
         """What would happen to a request now: the live policy, the live state, nothing sent."""
         service, live = self.service, self.service.live
         try:

@@ -20,7 +20,7 @@ from router.attempts import Result, Step
 from router.decisionlog.record import Decided, Outcome, trace
 from router.errors import ApiError, as_api_error, not_allowed
 from router.hints import NO_HINTS, Hints, parse_hints
-from router.http.request import ClientGone, Inbound, lines
+from router.http.request import Body, ClientGone, Inbound, lines
 from router.live import Live
 from router.requests import Masked
 from router.restore import RestoredStream, restore_body
@@ -56,7 +56,7 @@ _OUTCOMES: dict[str, str] = {
 class Wire:
     """What differs between the protocols that clients speak."""
 
-    parse: Callable[[dict[bytes, bytes], bytes, CompiledPolicy], Parsed]  # headers, body, policy; raises ApiError
+    parse: Callable[[dict[bytes, bytes], Body, CompiledPolicy], Parsed]  # headers, body, policy; raises ApiError
     render_error: Callable[[ApiError], bytes]
 
 
@@ -162,18 +162,18 @@ class Exchange:
             await self._stream(decided, result, call)
             http.end()
         else:
-            body, head = self._whole(decided, parsed, result)
-            http.respond(200, body, head)
+            http.respond(200, *self._whole(decided, parsed, result))
 
-    def _call(self, parsed: Parsed, decided: Decided, body: bytes) -> Call:
+    def _call(self, parsed: Parsed, decided: Decided, body: Body) -> Call:
         request = decided.request
         if parsed.infer is not None:
             return Call(parsed.model, "", b"", parsed.stream, parsed.infer, request.id, label=request.label)
         label = request.label
+        sent = bytes(body)  # no copy: it is that already
         if self._masked is not None:  # only then has anything been removed, and only then may less than the label count
-            body, label = msgspec.json.encode(self._masked.content), decided.decision.sent_label
+            sent, label = msgspec.json.encode(self._masked.content), decided.decision.sent_label
         twice = openai.repeatable(parsed.content)
-        return Call(parsed.model, parsed.path, body, parsed.stream, None, request.id, twice, label)
+        return Call(parsed.model, parsed.path, sent, parsed.stream, None, request.id, twice, label)
 
     def _whole(self, decided: Decided, parsed: Parsed, result: Result) -> tuple[bytes, str]:
         answer, head = result.answer, JSON

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 import httptools
 import msgspec
 
+from router.http.direct import LARGE, DirectBody
 from router.http.request import Inbound, RawHeaders
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class ServerConnection(asyncio.Protocol):
         self._incoming: Inbound | None = None  # whose body is coming in
         self._current: Inbound | None = None  # that is being answered
         self._waiting: deque[Inbound] = deque()
+        self._direct: DirectBody | None = None  # that reads in place of this
         self._closing = False  # no other request is taken
         self._paused = False
         self._drain_waiter: asyncio.Future[None] | None = None
@@ -151,6 +153,10 @@ class ServerConnection(asyncio.Protocol):
                 hosts += 1
             elif name == b"transfer-encoding" and (value.lower() != b"chunked" or version == "1.0"):
                 raise Refused(501, "the only transfer-encoding here is chunked")
+            elif name == b"content-length":
+                request.announced = int(value)
+            elif name == b"content-type":
+                request.binary = value == b"application/octet-stream"
             elif name == b"expect" and value.lower() == b"100-continue":
                 request.expects_continue = True
         if hosts > 1:
@@ -190,8 +196,14 @@ class ServerConnection(asyncio.Protocol):
                 transport.writelines(data)
 
     def want_body(self, request: Inbound) -> None:
-        if request is self._current:
-            self._resume()
+        if request is not self._current:
+            return
+        transport = self._transport
+        large = request is self._incoming and request.binary and request.announced >= LARGE
+        if large and self._direct is None and transport is not None and not transport.is_closing():
+            self._direct = DirectBody(self, request.announced, request.taken(), self._whole)
+            transport.set_protocol(self._direct)
+        self._resume()
 
     async def drained(self) -> None:
         while not self.writable and self._transport is not None and not self._transport.is_closing():
@@ -244,6 +256,16 @@ class ServerConnection(asyncio.Protocol):
     def _start(self, request: Inbound) -> None:
         self._current = request
         request.task = self._server.answer(request)
+
+    def _whole(self, body: memoryview) -> None:
+        """The body that was read directly is all there. The parser has not seen it, and begins anew behind it."""
+        if self._transport is not None:
+            self._transport.set_protocol(self)
+        self._direct = None
+        self._parser = httptools.HttpRequestParser(self)
+        if self._incoming is not None:
+            self._incoming.feed(body)
+        self.on_message_complete()
 
     def _next(self) -> None:
         if self._waiting:

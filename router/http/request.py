@@ -9,6 +9,8 @@ from typing import Protocol
 
 from router.errors import ApiError
 
+Body = bytes | memoryview
+"""A memoryview where the body is large and not text (`direct.py`)."""
 RawHeaders = list[tuple[bytes, bytes]]
 """Names in lower case and values, in the order that they came in."""
 HIGH_WATER = 64 * 1024
@@ -54,8 +56,8 @@ class Inbound:
     """Belongs to one event loop. `gone` says that nobody waits for the answer any more."""
 
     __slots__ = (
-        "_answered", "_parts", "_peer", "_size", "_waiter", "begun", "chunked", "complete", "expects_continue", "gone",
-        "headers", "keep_alive", "method", "path", "task",
+        "_answered", "_parts", "_peer", "_size", "_waiter", "announced", "begun", "binary", "chunked", "complete",
+        "expects_continue", "gone", "headers", "keep_alive", "method", "path", "task",
     )  # fmt: skip
 
     def __init__(
@@ -70,19 +72,20 @@ class Inbound:
         self.gone = False
         self.task: asyncio.Task[None] | None = None  # that answers it: cancelled when the client goes away
         self._peer = peer
-        self._parts: list[bytes] = []
+        self._parts: list[Body] = []
         self._size = 0
+        self.announced = 0  # bytes of the body, where its length is
+        self.binary = False  # it is no text
         self._waiter: asyncio.Future[None] | None = None
         self._answered = False
 
     # --- in ---------------------------------------------------------------------------------------------------------
 
-    async def body(self, limit: int, timeout_s: float) -> bytes:
+    async def body(self, limit: int, timeout_s: float) -> Body:
         """All of the body. Raises ApiError 413 over `limit` bytes, before reading where its length is announced, 408
         where it is not there within `timeout_s`; ClientGone."""
         if not self.complete:
-            announced = next((value for name, value in self.headers if name == b"content-length"), b"0")
-            if int(announced) > limit:
+            if self.announced > limit:
                 raise _too_large(limit)
             try:
                 async with asyncio.timeout(timeout_s):
@@ -112,12 +115,17 @@ class Inbound:
         """Whether more of the body may come in."""
         return self._answered or self._waiter is not None or self._size <= HIGH_WATER
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: Body) -> None:
         """Called by the connection for each piece of the body."""
         if not self._answered:
             self._parts.append(data)
             self._size += len(data)
             self.wake()
+
+    def taken(self) -> bytes:
+        """What has come in so far, which is then somebody else's to keep."""
+        parts, self._parts, self._size = self._parts, [], 0
+        return b"".join(parts)
 
     def wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

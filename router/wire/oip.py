@@ -30,7 +30,9 @@ def match_model(path: str) -> tuple[str, str] | None:
     return unquote(found["model"]), found["verb"] or ""
 
 
-def parse(model: str, headers: Mapping[bytes, bytes], body: bytes, policy: CompiledPolicy, limit: int) -> Parsed:
+def parse(
+    model: str, headers: Mapping[bytes, bytes], body: bytes | memoryview, policy: CompiledPolicy, limit: int
+) -> Parsed:
     """Raises ApiError 400 for a body that is not an inference request; 413 for one that unpacks over `limit`."""
     check_model_name(model)
     body = _unpack(body, headers.get(b"content-encoding", b"").decode("latin-1").strip().lower(), limit)
@@ -52,7 +54,7 @@ def task_of(model: str, policy: CompiledPolicy) -> str:
     return ""
 
 
-def _unpack(body: bytes, encoding: str, limit: int) -> bytes:
+def _unpack(body: bytes | memoryview, encoding: str, limit: int) -> bytes | memoryview:
     if encoding in ("", "identity"):
         return body
     if encoding not in _WINDOW:

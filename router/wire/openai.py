@@ -40,7 +40,7 @@ IMAGE_TOKENS = 765
 """Assumed for an image part: what a 1024 x 1024 image costs in high detail."""
 
 
-def parse(path: str, headers: Mapping[bytes, bytes], body: bytes, policy: CompiledPolicy) -> Parsed:
+def parse(path: str, headers: Mapping[bytes, bytes], body: bytes | memoryview, policy: CompiledPolicy) -> Parsed:
     """Raises ApiError 400 with the field at fault; messages name fields, never values."""
     fields = _object(body)
     model = fields.get("model")
@@ -64,7 +64,7 @@ def parse(path: str, headers: Mapping[bytes, bytes], body: bytes, policy: Compil
     )
 
 
-def _object(body: bytes) -> dict[str, Any]:
+def _object(body: bytes | memoryview) -> dict[str, Any]:
     try:
         fields = decode_unambiguous(body)
     except NotJson as error:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import itertools
 import json
+import os
 import re
 import socket
 import threading
 import time
 
 import pytest
+import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_promises import Transport
@@ -18,6 +21,7 @@ from test_promises import Transport
 from router.http import HttpServer
 from router.http.connection import MAX_HEAD_BYTES, ServerConnection
 from router.http.request import HIGH_WATER
+from router.server import bind
 
 FLEET = """
 kind: Fleet
@@ -262,3 +266,45 @@ def test_many_connections_at_once(router):
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_a_large_binary_body_is_read_into_its_place(run):
+    """And what comes before and behind it on the same connection is read as ever."""
+    kinds, found = [], []
+
+    async def handler(request):
+        body = await request.body(10 << 20, 5)
+        kinds.append(type(body))
+        found.append(hashlib.sha256(body).hexdigest())
+        request.respond(200, b"ok", "")
+
+    async def main():
+        sock = bind("127.0.0.1", 0)
+        server = HttpServer(handler, sock)
+        await server.start()
+        reader, writer = await asyncio.open_connection("127.0.0.1", sock.getsockname()[1])
+        head = "POST / HTTP/1.1\r\nhost: x\r\ncontent-type: {}\r\ncontent-length: {}\r\n\r\n"
+        bodies = [os.urandom(size) for size in (10, 3_000_000, 300_000, 20, 1_000_000)]
+        kind = "application/octet-stream"
+        for i, body in enumerate(bodies):
+            raw = head.format("text/plain" if i == 4 else kind, len(body)).encode() + body
+            writer.write(raw[:1000])
+            await asyncio.sleep(0.02 * (i % 2))
+            writer.write(raw[1000:])
+        await writer.drain()
+        for _ in bodies:
+            assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 ")
+        assert found == [hashlib.sha256(body).hexdigest() for body in bodies]
+        assert kinds[1] is memoryview
+        assert (kinds[0], kinds[3], kinds[4]) == (bytes, bytes, bytes)
+        writer.write(head.format(kind, 3_000_000).encode() + bytes(2_000_000))
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.close()  # in the middle of a body
+        server.retire()
+        async with asyncio.timeout(5):
+            await server.empty()
+        server.close()
+
+    run(main())
