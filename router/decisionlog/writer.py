@@ -8,6 +8,7 @@ still in the queue, and no more than one unfinished line stands in the file. The
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
@@ -93,7 +94,8 @@ class DecisionLog:
             if not self._ending:
                 self._hurry.wait(_GATHER_S)
                 self._hurry.clear()
-            while self._queue:
+            # Those that are there now: with what comes meanwhile this would never come to rest.
+            for _ in range(math.ceil(len(self._queue) / _BATCH)):
                 self._writing = True
                 self._write_some()
                 self._writing = False

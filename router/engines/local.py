@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import uvloop
 
-from router import memory
+from router import process
 from router.configuration import Configuration
 from router.loading import ConfigurationLoader
 from router.server import Listeners, bind
@@ -40,7 +40,7 @@ async def _main(
     reloads: set[asyncio.Task[object]] = set()  # kept from being collected while they run
     loop.add_signal_handler(signal.SIGHUP, lambda: reloads.add(asyncio.create_task(service.reload())))
     watch = watching(service, loader, settings.watch_interval_s)
-    memory.settle()
+    process.settle()
     on_ready()
     await stop.wait()
     watch.cancel()

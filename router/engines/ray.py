@@ -36,7 +36,7 @@ from backends.registry import BUILDERS, Builder
 from backends.tensors import ModelMetadata
 from policies.schema import Backend as BackendSpec
 from policies.schema import Batching
-from router import memory
+from router import process
 from router.configuration import Configuration
 from router.ledgers.central import REDIS, LedgerLost
 from router.ledgers.file import FileLedger
@@ -111,7 +111,7 @@ class RouterReplica:
             admin = None  # another replica on this node holds it; the listeners take over when it goes
         self._listeners = Listeners(self._service, data, admin)
         await self._listeners.start()
-        memory.settle()
+        process.settle()
 
     async def ready(self) -> bool:
         return bool(self._service.readiness()["ready"])

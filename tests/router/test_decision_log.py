@@ -231,7 +231,10 @@ def test_kill_9_while_writing_loses_the_tail_only_and_verify_says_so(tmp_path):
             [sys.executable, "-c", _WRITER, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
         )
         assert process.stdout.readline() == "going\n"
-        time.sleep(random.Random(round_).uniform(0.1, 0.2))  # it gathers for a moment before it writes
+        before = len(folder_lines(tmp_path))
+        while len(folder_lines(tmp_path)) < before + 600:
+            time.sleep(0.01)
+        time.sleep(random.Random(round_).uniform(0, 0.1))
         process.kill()
         process.wait()
         process.stdout.close()
