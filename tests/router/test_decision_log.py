@@ -216,12 +216,12 @@ from router.decisionlog.writer import DecisionLog, LogSettings
 log = DecisionLog(LogSettings(Path(sys.argv[1]), max_bytes=200_000))
 n = 0
 while True:
-    for _ in range(200):
+    for _ in range(40):
         n += 1
         log.put(b'{"at":%d,"id":"d%d","padding":"%b"}' % (n, n, b"x" * 500))
     if n == 2000:
         print("going", flush=True)
-    time.sleep(0.001)
+    time.sleep(0.002)
 """
 
 
