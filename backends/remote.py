@@ -34,6 +34,7 @@ class RemoteBackend:
                 timeouts=Timeouts(times.connect_s, times.first_byte_s, times.idle_s),
                 tls=files,
                 max_connections=spec.limits.max_in_flight + 2,  # room for probes beside a full load
+                max_idle=spec.limits.max_in_flight + 2,  # what a load has needed it needs again: they expire by time
             )
             self._auth = prepare(auth)
         except ValueError as error:

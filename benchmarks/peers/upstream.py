@@ -38,7 +38,8 @@ worker_processes 1;
 daemon off;
 pid {folder}/{name}.pid;
 error_log {folder}/{name}.log crit;
-events {{ worker_connections 8192; }}
+worker_rlimit_nofile 65536;
+events {{ worker_connections 32768; }}
 http {{
   access_log off;
   client_body_temp_path {folder}/{name}-body; proxy_temp_path {folder}/{name}-proxy;
