@@ -37,9 +37,9 @@ def decode_unambiguous(data: bytes | memoryview) -> Any:
     """As `decode`, and refuses a key that stands twice in one object: of two values, what is scanned here and what a
     backend goes by could be different ones."""
     value = decode(data)
-    keys = _keys(value)
     # Behind every key stands a colon, or space and a colon. Where there are not more such places than keys, and that is
     # nearly always, there is no need to look which of them are keys.
+    keys = _keys(value)
     if isinstance(data, bytes) and sum([data.count(end) for end in _KEY_ENDS]) == keys:
         return value
     if sum(1 for colon in _STRING.findall(data) if colon) != keys:

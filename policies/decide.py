@@ -170,7 +170,7 @@ def _attempts(ranked: Sequence[Candidate], fallback: Fallback, no_fallback: bool
 
 def _notices(rule: CompiledRule, applying: Sequence[CompiledConstraint], targets: Sequence[Target]) -> tuple[str, ...]:
     """What the caller is told: by the rule, and by the constraints that kept the request from some backend."""
-    if rule.notice is None and not any(c.notice for c in applying):
+    if rule.notice is None and not applying:
         return ()
     told = [rule.notice] if rule.notice is not None else []
     for constraint in applying:

@@ -36,6 +36,8 @@ class _Event(msgspec.Struct):
 
 _usage = msgspec.json.Decoder(_Event)
 MAX_COUNT = 2**31
+_LIMITS = ("max_completion_tokens", "max_tokens")
+_COUNTS = (*_LIMITS, "n", "best_of")
 IMAGE_TOKENS = 765
 """Assumed for an image part: what a 1024 x 1024 image costs in high detail."""
 
@@ -136,9 +138,9 @@ def _text_or_list(fields: dict[str, Any], name: str) -> int:
 
 def _tokens_out(fields: dict[str, Any]) -> int:
     """Of all answers that are asked for together: the larger of the limits, for each."""
-    limits = [_counted(fields, name) for name in ("max_completion_tokens", "max_tokens")]
-    answers = max(_counted(fields, name) or 1 for name in ("n", "best_of"))
-    return max((limit for limit in limits if limit is not None), default=DEFAULT_TOKENS_OUT) * answers
+    found = {name: _counted(fields, name) for name in _COUNTS if name in fields}
+    limits = [limit for name in _LIMITS if (limit := found.get(name)) is not None]
+    return max(limits, default=DEFAULT_TOKENS_OUT) * max(found.get("n") or 1, found.get("best_of") or 1)
 
 
 def _counted(fields: dict[str, Any], name: str) -> int | None:
