@@ -55,7 +55,7 @@ class Listeners:
             self._awaiting_admin = asyncio.create_task(self._await_admin_port())
 
     async def _serve(self, handler: Handler, sock: socket.socket) -> None:
-        server = HttpServer(handler, sock)
+        server = HttpServer(handler, sock, self._service.settings.max_bodies_bytes)
         await server.start()
         self._servers.append(server)
 

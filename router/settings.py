@@ -16,6 +16,7 @@ class Settings:
     admin_port: int = 8001
     admin_tokens: tuple[bytes, ...] = field(default=(), repr=False)  # SHA-256 digests; none: the admin port is open
     max_body_bytes: int = 32 * 1024 * 1024
+    max_bodies_bytes: int = 1024 * 1024 * 1024  # of all requests in progress together
     default_deadline_s: float = 60.0  # for requests that give none; until the first byte of a stream
     body_s: float = 120.0  # for a request's body to come in
     client_idle_s: float = 60.0  # for a client to read what it is sent

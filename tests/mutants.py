@@ -83,12 +83,12 @@ MUTANTS = (
     ),
     Mutant(
         "1 only rises", "the second of two equal keys is the one that is scanned", "backends/jsonbody.py",
-        "    if sum(1 for colon in _STRING.findall(data) if colon) != _keys(value):", "    if False:",
+        "    if sum(1 for colon in _STRING.findall(data) if colon) != keys:", "    if False:",
         "tests/backends/test_jsonbody.py",
     ),
     Mutant(
         "4 no payload", "the name of an unknown model is logged", "router/decisionlog/record.py",
-        "    return request.model if request.model in policy.models else UNKNOWN_MODEL", "    return request.model",
+        "    return request.model if request.model in policy.model_names else UNKNOWN_MODEL", "    return request.model",
         "tests/router/test_decision_log.py",
     ),
     Mutant(

@@ -62,6 +62,10 @@ def _serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "--max-body", type=_size, default="32MiB", metavar="SIZE", help="largest request body (default: 32MiB)"
     )
     parser.add_argument(
+        "--max-bodies", type=_size, default="1GiB", metavar="SIZE",
+        help="request bodies held at once, of all requests together (default: 1GiB)",
+    )  # fmt: skip
+    parser.add_argument(
         "--deadline", type=_duration, default=60.0, metavar="SECONDS", help="for requests that give none (default: 60)"
     )
     parser.add_argument(

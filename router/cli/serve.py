@@ -55,6 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
         admin_port=arguments.admin_port,
         admin_tokens=tokens,
         max_body_bytes=arguments.max_body,
+        max_bodies_bytes=arguments.max_bodies,
         default_deadline_s=arguments.deadline,
         seed=arguments.seed,
         replicas=arguments.replicas,

@@ -205,6 +205,9 @@ class ServerConnection(asyncio.Protocol):
             transport.set_protocol(self._direct)
         self._resume()
 
+    def make_room(self, size: int) -> bool:
+        return self._server.make_room(size)
+
     async def drained(self) -> None:
         while not self.writable and self._transport is not None and not self._transport.is_closing():
             self._drain_waiter = asyncio.get_running_loop().create_future()

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Protocol
 
+from policies.types import RefusalCode
 from router.errors import ApiError
 
 Body = bytes | memoryview
@@ -40,6 +41,9 @@ class Peer(Protocol):
 
     def abort(self) -> None: ...
 
+    def make_room(self, size: int) -> bool:
+        """Whether so many more bytes of bodies may be held; they count from then on. Negative: no more."""
+
     def done(self, request: Inbound) -> None:
         """The answer is complete."""
 
@@ -56,8 +60,8 @@ class Inbound:
     """Belongs to one event loop. `gone` says that nobody waits for the answer any more."""
 
     __slots__ = (
-        "_answered", "_parts", "_peer", "_size", "_waiter", "announced", "begun", "binary", "chunked", "complete",
-        "expects_continue", "gone", "headers", "keep_alive", "method", "path", "task",
+        "_answered", "_parts", "_peer", "_room", "_size", "_waiter", "announced", "begun", "binary", "chunked",
+        "complete", "expects_continue", "gone", "headers", "keep_alive", "method", "path", "task",
     )  # fmt: skip
 
     def __init__(
@@ -74,6 +78,7 @@ class Inbound:
         self._peer = peer
         self._parts: list[Body] = []
         self._size = 0
+        self._room = 0  # bytes that count as held for it
         self.announced = 0  # bytes of the body, where its length is
         self.binary = False  # it is no text
         self._waiter: asyncio.Future[None] | None = None
@@ -83,7 +88,7 @@ class Inbound:
 
     async def body(self, limit: int, timeout_s: float) -> Body:
         """All of the body. Raises ApiError 413 over `limit` bytes, before reading where its length is announced, 408
-        where it is not there within `timeout_s`; ClientGone."""
+        where it is not there within `timeout_s`, 429 where too many bytes of bodies are held already; ClientGone."""
         if not self.complete:
             if self.announced > limit:
                 raise _too_large(limit)
@@ -103,12 +108,30 @@ class Inbound:
         while not self.complete and self._size <= limit:
             if self.gone:
                 raise ClientGone
+            self._hold(max(self.announced, self._size))
             self._waiter = asyncio.get_running_loop().create_future()
             self._peer.want_body(self)
             try:
                 await self._waiter
             finally:
                 self._waiter = None
+
+    def _hold(self, size: int) -> None:
+        more = size - self._room
+        if more > 0 and not self._peer.make_room(more):
+            raise ApiError(
+                RefusalCode.OVERLOADED,
+                "the router holds as many bytes of request bodies as it may",
+                "try again later, or send less at once",
+                headers=(("retry-after", "1"),),
+            )
+        self._room = max(self._room, size)
+
+    def _let_go(self) -> None:
+        self._parts = []
+        if self._room:
+            self._peer.make_room(-self._room)
+            self._room = 0
 
     @property
     def wanted(self) -> bool:
@@ -136,6 +159,7 @@ class Inbound:
         if self.gone:
             return
         self.gone = True
+        self._let_go()
         self.wake()
         if self.task is not None and not self._answered:
             self.task.cancel()
@@ -202,7 +226,7 @@ class Inbound:
 
     def _done(self) -> None:
         self._answered = True
-        self._parts = []
+        self._let_go()
         self._peer.done(self)
 
 

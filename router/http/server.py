@@ -19,6 +19,7 @@ KEEP_ALIVE_S = 75.0
 """Longer than common load balancers keep their connections, so that they close first."""
 HEAD_S = 30.0
 """For the rest of a request's head, and for the rest of a body that nobody wants any more."""
+MAX_BODIES = 1024 * 1024 * 1024
 _TICK_S = 1.0
 _BACKLOG = 2048
 
@@ -26,8 +27,11 @@ _BACKLOG = 2048
 class HttpServer:
     """Belongs to one event loop."""
 
-    def __init__(self, handler: Handler, sock: socket.socket) -> None:
+    def __init__(self, handler: Handler, sock: socket.socket, max_bodies: int = MAX_BODIES) -> None:
+        """`max_bodies`: bytes of request bodies that are held at once; small ones that come with their head do not
+        count."""
         self._handler, self._sock = handler, sock
+        self._room = max_bodies
         self._connections: set[ServerConnection] = set()
         self._server: asyncio.Server | None = None
         self._ticking: asyncio.TimerHandle | None = None
@@ -70,6 +74,12 @@ class HttpServer:
         self._connections.discard(connection)
         if not self._connections:
             self._empty.set()
+
+    def make_room(self, size: int) -> bool:
+        if size > self._room:
+            return False
+        self._room -= size
+        return True
 
     def answer(self, request: Inbound) -> asyncio.Task[None]:
         return asyncio.get_running_loop().create_task(self._answer(request))

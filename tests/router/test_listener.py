@@ -308,3 +308,23 @@ def test_a_large_binary_body_is_read_into_its_place(run):
         server.close()
 
     run(main())
+
+
+def test_bodies_are_held_up_to_a_limit_for_all_requests_together(start_router):
+    router = start_router(FLEET, max_body_bytes=1_000_000, max_bodies_bytes=1_500_000)
+    body = BODY[:-1] + b" " * 900_000 + BODY[-1:]
+    raw = HEAD + b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+    with socket.create_connection(("127.0.0.1", router.port), timeout=5) as first:
+        first.sendall(raw[:300_000])
+        time.sleep(0.2)
+        refused = talk(router, raw)
+        assert refused.startswith(b"HTTP/1.1 429 ")
+        assert b"overloaded" in refused
+        assert b"retry-after: 1\r\n" in refused
+        chunked = HEAD + b"connection: close\r\ntransfer-encoding: chunked\r\n\r\n" + b"dbba0\r\n" + body[:900_000]
+        assert talk(router, chunked).startswith(b"HTTP/1.1 429 ")
+        assert talk(router, LAST).startswith(b"HTTP/1.1 200 "), "small ones go on"
+        first.sendall(raw[300_000:])
+        assert first.recv(65536).startswith(b"HTTP/1.1 200 ")
+    for _ in range(3):
+        assert talk(router, raw).startswith(b"HTTP/1.1 200 "), "what was held is free again"
