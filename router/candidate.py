@@ -54,7 +54,11 @@ class Comparisons:
         else:
 
             async def later() -> None:
-                then(await asyncio.get_running_loop().run_in_executor(self._pool, compare, *facts))
+                told: Told = None
+                try:
+                    told = await asyncio.get_running_loop().run_in_executor(self._pool, compare, *facts)
+                finally:
+                    then(told)  # its record is written, whatever becomes of the comparison
 
             task = asyncio.create_task(later())
             self._tasks.add(task)

@@ -120,7 +120,7 @@ class Exchange:
             request.task.uncancel()
             if request.gone:
                 return "cancelled"
-            error = ApiError("shutting_down", "the router stops", "try again", headers=(("retry-after", "1"),))
+            error = _shutting_down()
         assert isinstance(error, Exception)
         failure = as_api_error(error)
         if self._began is not None:
@@ -138,6 +138,8 @@ class Exchange:
 
     async def _answer(self) -> None:
         http, service = self._request, self._service
+        if service.ended:
+            raise _shutting_down()
         if http.method != "POST":
             raise not_allowed("POST")
         self._tenant = await service.tenant(self._live, http.headers)  # before the body: a stranger's is not read
@@ -295,6 +297,10 @@ class Exchange:
             cost_usd=self._cost_usd,
         )
         self._service.concluded(self._live, self._decided, concluded, self._parsed, self._hints)
+
+
+def _shutting_down() -> ApiError:
+    return ApiError("shutting_down", "the router stops", "try again", headers=(("retry-after", "1"),))
 
 
 def _check_content_type(fields: dict[bytes, bytes], path: str) -> None:

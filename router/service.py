@@ -98,6 +98,7 @@ class Service:
         self._ids = random.Random(secrets.randbits(256))  # names of decisions, no secrets: without a system call each
         self._folding: asyncio.Task[None] | None = None
         self.draining = False  # told to stop
+        self.ended = False  # nothing is begun any more
         self.exchanges: set[Ending] = set()
         self.recent = Recent()
         self.log: DecisionLog | None = None
@@ -137,6 +138,7 @@ class Service:
 
     def end_requests(self) -> None:
         """Tell every request in progress that the router stops now."""
+        self.ended = True
         for exchange in tuple(self.exchanges):
             exchange.end()
 

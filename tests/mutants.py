@@ -88,7 +88,7 @@ MUTANTS = (
     ),
     Mutant(
         "4 no payload", "the name of an unknown model is logged", "router/decisionlog/record.py",
-        "    return request.model if request.model in policy.model_names else UNKNOWN_MODEL", "    return request.model",
+        "        stated[\"model\"] = UNKNOWN_MODEL\n", "        pass\n",
         "tests/router/test_decision_log.py",
     ),
     Mutant(
@@ -176,9 +176,13 @@ MUTANTS = (
         "tests/chaos/test_faults.py::test_a_client_that_leaves_cancels_the_call_to_the_backend",
     ),
     Mutant(
-        "one answer", "bytes behind a refused request are taken for another", "router/http/connection.py",
-        "        self._closing = True\n        for request in (self._incoming, *self._waiting):",
-        "        for request in (self._incoming, *self._waiting):",
+        "one answer", "a header without an end is taken in for ever", "router/http/connection.py",
+        "        if self._unheard > 2 * MAX_HEAD_BYTES:", "        if False:",
+        "tests/router/test_listener.py",
+    ),
+    Mutant(
+        "one answer", "who does not read is answered on and on", "router/http/connection.py",
+        "        if self._current is None and self.writable:", "        if self._current is None:",
         "tests/router/test_listener.py",
     ),
     Mutant(

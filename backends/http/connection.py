@@ -47,7 +47,8 @@ class Connection(asyncio.Protocol):
         self.raw_headers: list[tuple[bytes, bytes]] = []  # names in lower case
         self._limit: int | None = None  # most bytes of a body that is wanted whole; None: it is taken as it comes
         self._header_bytes = 0  # in whole headers
-        self._head_bytes = 0  # received before the head's end, whole headers or not
+        self._heard = False  # the parser has found something in the bytes that came last
+        self._unheard = 0  # bytes since then
         self.head_done = False
         self.complete = False
         self._reusable = True
@@ -187,7 +188,7 @@ class Connection(asyncio.Protocol):
                 self._on_idle_close(self)
                 self.abort()
             return
-        self.received = True
+        self.received, self._heard = True, False
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -197,10 +198,9 @@ class Connection(asyncio.Protocol):
             cause = error.__context__
             known = isinstance(cause, HttpError)
             self._fail(cause if known else ProtocolError(f"{self._where}: not an HTTP/1.1 answer"))
-        if not self.head_done:
-            self._head_bytes += len(data)
-            if self._head_bytes > 2 * MAX_HEADER_BYTES:  # a header without an end reaches no callback
-                self._fail(self._too_large())
+        self._unheard = 0 if self._heard else self._unheard + len(data)
+        if self._unheard > 2 * MAX_HEADER_BYTES:  # a header without an end reaches no callback
+            self._fail(self._too_large())
         self._wake()
 
     def eof_received(self) -> bool:
@@ -233,6 +233,7 @@ class Connection(asyncio.Protocol):
             raise ProtocolError(f"{self._where}: a second answer where one was asked for")
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        self._heard = True
         self._header_bytes += len(name) + len(value) + len(": \r\n")
         if self._header_bytes > MAX_HEADER_BYTES:
             raise self._too_large()
@@ -240,6 +241,7 @@ class Connection(asyncio.Protocol):
             self.raw_headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
+        self._heard = True
         status = self._parser.get_status_code()
         if status == 101:
             raise self._switches()
@@ -269,6 +271,7 @@ class Connection(asyncio.Protocol):
         self._until_close = not lengths and not encodings and self.status not in (204, 304)
 
     def on_body(self, data: bytes) -> None:
+        self._heard = True
         self._chunks.append(data)
         self._buffered += len(data)
         if self._limit is not None:
@@ -279,6 +282,7 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def on_message_complete(self) -> None:
+        self._heard = True
         if self.head_done:
             self.complete = True
 

@@ -7,6 +7,7 @@ still in the queue, and no more than one unfinished line stands in the file. The
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 import os
@@ -116,12 +117,17 @@ class DecisionLog:
     def _write(self, records: Sequence[bytes]) -> None:
         if self._file.tell() > self._settings.max_bytes:
             self._rotate()
+        begin = self._file.tell()
         seq, prev, batch = self._seq, self._prev, b""
         for record in records:
             seq += 1
             line, prev = link(prev, seq, record)
             batch += line
-        self._file.write(batch)
+        written = self._file.write(batch)
+        if written != len(batch):  # no room for all of it: half a line would break the chain
+            os.ftruncate(self._file.fileno(), begin)
+            self._file.seek(begin)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._seq, self._prev = seq, prev
 
     def _rotate(self) -> None:

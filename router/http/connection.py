@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MAX_HEAD_BYTES = 64 * 1024
 """Of a request line and its headers, trailers included."""
+_WAITING = 16
+"""Requests that are read before the one before them is answered: further on a client that leaves is noticed later."""
 _TOO_LONG = f"the request's head is over {MAX_HEAD_BYTES} bytes"
 
 
@@ -42,8 +44,11 @@ class ServerConnection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._url = b""
         self._headers: RawHeaders = []
-        self._head_bytes = self._head_raw = 0
+        self._head_bytes = 0
         self._in_head = False
+        self._heard = False  # the parser has found something in the bytes that came last
+        self._unheard = 0  # bytes since then
+        self._upgrades = False  # the request has a body, and asks for another protocol
         self._incoming: Inbound | None = None  # whose body is coming in
         self._current: Inbound | None = None  # that is being answered
         self._waiting: deque[Inbound] = deque()
@@ -79,11 +84,9 @@ class ServerConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._closing and self._incoming is None:
             return
-        was_in_head = self._in_head
+        self._heard = False
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._closing = True  # we go on in HTTP/1.1; what else was sent belongs to another protocol
+            self._feed(data)
         except httptools.HttpParserError as error:
             cause = error.__context__
             if isinstance(cause, Refused):
@@ -92,19 +95,39 @@ class ServerConnection(asyncio.Protocol):
                 pass  # bytes behind a request that was to be the last
             else:
                 self._refuse(400, f"this is no valid HTTP/1.1 request: {error}")
-        if was_in_head and self._in_head:  # a header without an end reaches no callback
-            self._head_raw += len(data)
-            if self._head_raw > 2 * MAX_HEAD_BYTES:
-                self._refuse(431, _TOO_LONG)
+        self._unheard = 0 if self._heard else self._unheard + len(data)
+        if self._unheard > 2 * MAX_HEAD_BYTES:  # a header without an end reaches no callback
+            self._refuse(431, _TOO_LONG)
         incoming = self._incoming
-        if self._waiting or (incoming is not None and not incoming.wanted):
+        if len(self._waiting) >= _WAITING or not self.writable or (incoming is not None and not incoming.wanted):
             self._pause()
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if not self._upgrades:
+                self._closing = True  # we go on in HTTP/1.1; what else was sent belongs to another protocol
+                return
+            # llhttp takes everything behind the head for the other protocol. We stay with this one, in which it is the
+            # body: the same request once more, without what asks for the other.
+            self._upgrades = False
+            asks = (b"upgrade", b"http2-settings")
+            lines = [
+                b"%b: %b\r\n" % (name, value)
+                for name, value in self._headers
+                if name not in asks and (name != b"connection" or value.lower() == b"close")
+            ]
+            head = b"%b %b HTTP/1.1\r\n%b\r\n" % (self._parser.get_method(), self._url, b"".join(lines))
+            self._parser = httptools.HttpRequestParser(self)
+            self._parser.feed_data(head + data[upgrade.args[0] :])
 
     def eof_received(self) -> bool:
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True
+        self._direct = None
         self._server.closed(self)
         for request in (self._current, self._incoming, *self._waiting):
             if request is not None:
@@ -118,11 +141,13 @@ class ServerConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self.writable = True
         self._wake_drain()
+        if self._current is None:
+            self._next()
 
     # --- httptools ------------------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        self._url, self._headers, self._head_bytes, self._head_raw, self._in_head = b"", [], 0, 0, True
+        self._url, self._headers, self._head_bytes, self._in_head, self._heard = b"", [], 0, True, True
         if self._current is None:
             self.since = self._server.now
 
@@ -147,32 +172,44 @@ class ServerConnection(asyncio.Protocol):
             self, parser.get_method().decode(), _path(self._url), self._headers,
             http_1_1=version == "1.1", keep_alive=version == "1.1" and parser.should_keep_alive(),
         )  # fmt: skip
-        hosts = 0
+        hosts, upgrades, has_body = 0, False, False
         for name, value in self._headers:
             if name == b"host":
                 hosts += 1
-            elif name == b"transfer-encoding" and (value.lower() != b"chunked" or version == "1.0"):
-                raise Refused(501, "the only transfer-encoding here is chunked")
+            elif name == b"transfer-encoding":
+                has_body = True
+                if value.lower() != b"chunked" or version == "1.0":
+                    raise Refused(501, "the only transfer-encoding here is chunked")
             elif name == b"content-length":
                 request.announced = int(value)
+                has_body = has_body or request.announced > 0
             elif name == b"content-type":
                 request.binary = value == b"application/octet-stream"
+            elif name == b"upgrade":
+                upgrades = parser.should_upgrade()
             elif name == b"expect" and value.lower() == b"100-continue":
-                request.expects_continue = True
-        if hosts > 1:
+                request.expects_continue = version == "1.1"
+        if hosts > 1 or (not hosts and version == "1.1"):
             raise Refused(400, "a request has one host header")
+        if upgrades and has_body:
+            self._upgrades = True  # and comes again (`_feed`)
+            return
+        if upgrades:
+            request.keep_alive = False
         self._closing = not request.keep_alive
         self._incoming = request
-        if self._current is None:
+        if self._current is None and self.writable:
             self._start(request)
         else:
             self._waiting.append(request)
 
     def on_body(self, data: bytes) -> None:
+        self._heard = True
         if self._incoming is not None:
             self._incoming.feed(data)
 
     def on_message_complete(self) -> None:
+        self._heard = True
         incoming, self._incoming = self._incoming, None
         if incoming is not None:
             incoming.complete = True
@@ -182,6 +219,7 @@ class ServerConnection(asyncio.Protocol):
 
     def _count(self, size: int) -> None:
         self._head_bytes += size
+        self._heard = True
         if self._head_bytes > MAX_HEAD_BYTES:
             raise Refused(431, _TOO_LONG)
 
@@ -220,7 +258,8 @@ class ServerConnection(asyncio.Protocol):
         if request is not self._current:
             return
         self._current = None
-        self.since = self._server.now
+        if self.writable:  # else it still waits for its client to read
+            self.since = self._server.now
         if request.complete:
             self._next() if request.keep_alive else self.close()
             return
@@ -271,11 +310,13 @@ class ServerConnection(asyncio.Protocol):
         self.on_message_complete()
 
     def _next(self) -> None:
+        if not self.writable:
+            return  # who does not read is not answered any further
         if self._waiting:
             self._start(self._waiting.popleft())
-        elif self._closing:
+        elif self._closing and self._incoming is None:
             self.close()
-        if not self._waiting:
+        if len(self._waiting) < _WAITING:
             self._resume()
 
     def _pause(self) -> None:
@@ -289,27 +330,27 @@ class ServerConnection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _refuse(self, status: int, message: str) -> None:
-        """The connection cannot be read any further. Whoever is being answered still is."""
+        """The connection cannot be read any further. Requests that are all here are answered, and then it ends; without
+        any the client is told why."""
         self._closing = True
-        for request in (self._incoming, *self._waiting):
-            if request is not None:
-                request.lost()
-        self._waiting.clear()
         incoming, self._incoming = self._incoming, None
+        if incoming is not None:
+            incoming.lost()
+            if incoming in self._waiting:
+                self._waiting.remove(incoming)
         current = self._current
-        if current is None or (current is incoming and not current.begun):
-            kind = "invalid_request_error"
-            error = {"error": {"message": message, "type": kind, "param": None, "code": "bad_request"}}
-            body = msgspec.json.encode(error)
+        if self._waiting:
+            self._waiting[-1].keep_alive = False
+        elif current is not None and current is not incoming:
+            current.keep_alive = False
+        elif current is not None and current.begun:
+            self.close()
+        else:
+            error = {"message": message, "type": "invalid_request_error", "param": None, "code": "bad_request"}
             refusal = Inbound(self, "GET", "", [], keep_alive=False)
             refusal.complete = True
             self._current = refusal
-            refusal.respond(status, body, "content-type: application/json\r\n")
-        elif current is incoming:
-            self.close()
-        else:
-            current.keep_alive = False
-        self._pause()
+            refusal.respond(status, msgspec.json.encode({"error": error}), "content-type: application/json\r\n")
 
     def _wake_drain(self) -> None:
         if self._drain_waiter is not None and not self._drain_waiter.done():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import mmap
 from collections.abc import Callable
 
 LARGE = 256 * 1024
@@ -16,8 +17,9 @@ class DirectBody(asyncio.BufferedProtocol):
         self, owner: asyncio.Protocol, size: int, begun: bytes, on_whole: Callable[[memoryview], None]
     ) -> None:
         """`begun` is what has been read of the body already."""
-        self._owner, self._on_whole = owner, on_whole
-        self._view = memoryview(bytearray(size))  # pages that nobody has written to take no memory yet
+        self._owner: asyncio.Protocol | None = owner
+        self._on_whole: Callable[[memoryview], None] | None = on_whole
+        self._view = memoryview(mmap.mmap(-1, size))  # pages that nobody has written to take no memory yet
         self._view[: len(begun)] = begun
         self._at = len(begun)
 
@@ -26,17 +28,28 @@ class DirectBody(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         self._at += nbytes
-        if self._at == len(self._view):
-            self._on_whole(self._view.toreadonly())
+        if self._at == len(self._view) and self._on_whole is not None:
+            whole, view = self._on_whole, self._view.toreadonly()
+            self._let_go()
+            whole(view)
+
+    def _let_go(self) -> None:
+        """Of all that would keep it, and it keep, until the collector comes."""
+        self._owner, self._on_whole, self._view = None, None, memoryview(b"")
 
     def eof_received(self) -> bool:
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._owner.connection_lost(exc)
+        owner = self._owner
+        self._let_go()
+        if owner is not None:
+            owner.connection_lost(exc)
 
     def pause_writing(self) -> None:
-        self._owner.pause_writing()
+        if self._owner is not None:
+            self._owner.pause_writing()
 
     def resume_writing(self) -> None:
-        self._owner.resume_writing()
+        if self._owner is not None:
+            self._owner.resume_writing()

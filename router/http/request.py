@@ -16,6 +16,7 @@ RawHeaders = list[tuple[bytes, bytes]]
 """Names in lower case and values, in the order that they came in."""
 HIGH_WATER = 64 * 1024
 """Bytes of a body that are taken in before anybody asks for them."""
+_SMALL = 4096
 _JOINED = 32 * 1024
 """Bodies up to this size go out together with their head, in one piece."""
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
@@ -76,7 +77,7 @@ class Inbound:
         self.gone = False
         self.task: asyncio.Task[None] | None = None  # that answers it: cancelled when the client goes away
         self._peer = peer
-        self._parts: list[Body] = []
+        self._parts: list[Body | bytearray] = []
         self._size = 0
         self._room = 0  # bytes that count as held for it
         self.announced = 0  # bytes of the body, where its length is
@@ -100,11 +101,13 @@ class Inbound:
         if self._size > limit:
             raise _too_large(limit)
         parts, self._parts = self._parts, []
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        only = parts[0] if len(parts) == 1 else None
+        return b"".join(parts) if only is None or isinstance(only, bytearray) else only
 
     async def _arrive(self, limit: int) -> None:
         if self.expects_continue and not self._size:
             self._peer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.expects_continue = False
         while not self.complete and self._size <= limit:
             if self.gone:
                 raise ClientGone
@@ -140,10 +143,17 @@ class Inbound:
 
     def feed(self, data: Body) -> None:
         """Called by the connection for each piece of the body."""
-        if not self._answered:
+        if self._answered:
+            return
+        if self._parts and len(data) < _SMALL:  # pieces of a few bytes would take many times their size
+            if isinstance(self._parts[-1], bytearray):
+                self._parts[-1] += data
+            else:
+                self._parts.append(bytearray(data))
+        else:
             self._parts.append(data)
-            self._size += len(data)
-            self.wake()
+        self._size += len(data)
+        self.wake()
 
     def taken(self) -> bytes:
         """What has come in so far, which is then somebody else's to keep."""
@@ -221,6 +231,8 @@ class Inbound:
 
     def _head(self, status: int, headers: str) -> bytes:
         self.begun = True
+        if self.expects_continue and not self.complete:  # whether its body still comes nobody knows
+            self.keep_alive = False
         close = "" if self.keep_alive else "connection: close\r\n"
         return f"{_STATUS_LINES[status]}{self._peer.date}{headers}{close}\r\n".encode("latin-1")
 

@@ -402,6 +402,30 @@ def test_verify_names_file_and_line(start_router, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["intact"] is False
 
 
+def test_a_line_that_does_not_fit_whole_is_taken_back(tmp_path):
+    dropped = []
+    log = DecisionLog(LogSettings(tmp_path), on_drop=lambda: dropped.append(1))
+    file = log._file
+
+    class Short:
+        def write(self, data):
+            return file.write(data[: len(data) // 2])
+
+        def __getattr__(self, name):
+            return getattr(file, name)
+
+    log._file = Short()
+    for n in range(5):
+        log.put(entry(n))
+    log.flush()
+    log._file = file
+    for n in range(3):
+        log.put(entry(n))
+    log.close()
+    verification, findings = verify(folder_lines(tmp_path))
+    assert (verification.broken, verification.decisions, len(dropped), findings) == (False, 3, 5, [])
+
+
 def test_misuse(tmp_path, capsys):
     assert main(["log", "verify", str(tmp_path / "nope")]) == 2
     assert main(["log", "tail", str(tmp_path)]) == 2

@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import re
+import resource
 import socket
 import threading
 import time
@@ -20,7 +21,8 @@ from test_promises import Transport
 
 from router.http import HttpServer
 from router.http.connection import MAX_HEAD_BYTES, ServerConnection
-from router.http.request import HIGH_WATER
+from router.http.direct import DirectBody
+from router.http.request import HIGH_WATER, Inbound
 from router.server import bind
 
 FLEET = """
@@ -328,3 +330,126 @@ def test_bodies_are_held_up_to_a_limit_for_all_requests_together(start_router):
         assert first.recv(65536).startswith(b"HTTP/1.1 200 ")
     for _ in range(3):
         assert talk(router, raw).startswith(b"HTTP/1.1 200 "), "what was held is free again"
+
+
+# --- clients that mean harm -----------------------------------------------------------------------------------------
+
+
+def drive(*pieces, handler=None):
+    """A connection without a socket that gets these pieces, some turns of the loop after each: what was written."""
+
+    async def answer(request):
+        await request.body(1 << 20, 5)
+        request.respond(200, request.path.encode(), "")
+
+    async def main():
+        transport = Paused()
+        connection = ServerConnection(HttpServer(handler or answer, None))
+        connection.connection_made(transport)
+        for piece in pieces:
+            if callable(piece):
+                piece(connection)
+            else:
+                connection.data_received(piece)
+            for _ in range(30):
+                await asyncio.sleep(0)
+        return transport
+
+    return asyncio.run(main())
+
+
+def statuses(written):
+    return re.findall(rb"HTTP/1\.1 (\d{3}) ", written)
+
+
+def test_who_does_not_read_is_not_answered_any_further():
+    get = b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n"
+    transport = drive(ServerConnection.pause_writing, *[get] * 40)
+    assert transport.written == b""
+    assert transport.paused, "nor is more taken in"
+    steps = (get, ServerConnection.pause_writing, get, get, ServerConnection.resume_writing)
+    assert statuses(drive(*steps).written) == [b"200"] * 3
+
+
+@pytest.mark.parametrize("start", [HEAD + b"transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nx: ", HEAD + b"x: "])
+def test_a_header_or_trailer_without_an_end_is_refused(start):
+    async def patient(request):
+        await request.body(1 << 30, 5)
+        request.respond(200, b"", "")
+
+    assert statuses(drive(start, *[b"a" * 50_000] * 6, handler=patient).written) == [b"431"]
+
+
+def test_a_request_that_is_cut_behind_a_large_one_is_read():
+    first = b"POST /a HTTP/1.1\r\nhost: x\r\ncontent-length: 200000\r\n\r\n" + b"x" * 200_000
+    transport = drive(first[:10], first[10:] + b"GET /b HT", b"TP/1.1\r\nhost: x\r\n\r\n")
+    assert statuses(transport.written) == [b"200", b"200"]
+
+
+def test_what_was_whole_before_a_bad_request_is_answered():
+    get = b"GET /%d HTTP/1.1\r\nhost: x\r\n\r\n"
+    written = drive(b"".join(get % i for i in range(5)) + b"\0\0\0").written
+    assert statuses(written) == [b"200"] * 5
+    assert written.count(b"connection: close") == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"content-length: 5\r\n\r\nabcde", b"transfer-encoding: chunked\r\n\r\n5\r\nabcde\r\n0\r\n\r\n"],
+)
+def test_a_body_stays_with_its_request_whatever_protocol_is_asked_for(body):
+    async def echo(request):
+        request.respond(200, await request.body(100, 5), "")
+
+    asks = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk\r\n"
+    raw = b"POST /a HTTP/1.1\r\nhost: x\r\n" + asks + body
+    written = drive(raw, raw, handler=echo).written
+    assert statuses(written) == [b"200", b"200"]
+    assert written.count(b"abcde") == 2
+
+
+def test_an_early_answer_to_who_asked_first_ends_the_connection():
+    async def refuse(request):
+        request.respond(415, b"", "")
+
+    asks = b"POST /a HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n"
+    written = drive(asks, handler=refuse).written
+    assert statuses(written) == [b"415"]
+    assert b"connection: close\r\n" in written
+
+
+def test_a_client_that_leaves_with_requests_waiting_is_noticed(start_router):
+    router = start_router(FLEET.replace("models:", "script: [{latency_ms: 20000}], models:"))
+    backend = router.service.state.backends[0]
+
+    def until(count):
+        deadline = time.monotonic() + 5
+        while backend.in_flight != count and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return backend.in_flight == count
+
+    with socket.create_connection(("127.0.0.1", router.port)) as sock:
+        sock.sendall(GOOD + GOOD)
+        assert until(1)
+    assert until(0)
+
+
+def test_many_small_pieces_take_no_more_than_their_size():
+    async def main():
+        request = Inbound(None, "POST", "/", [])
+        for _ in range(50_000):
+            request.feed(b"ab")
+        request.complete = True
+        assert len(request._parts) == 2
+        assert await request.body(1 << 20, 1) == b"ab" * 50_000
+
+    asyncio.run(main())
+
+
+def test_a_large_body_that_does_not_come_takes_no_memory():
+    began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    bodies = [DirectBody(asyncio.Protocol(), 64 << 20, b"abc", lambda view: None) for _ in range(8)]
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - began < 64 * 1024
+    for body in bodies:
+        body.connection_lost(None)
+        assert len(body._view) == 0
