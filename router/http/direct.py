@@ -1,13 +1,15 @@
-"""A large binary body, read from the socket into the place where it stays: no piece of it is copied in Python."""
+"""A large binary body, read from the socket into the place where it stays: all but its first MiB is copied nowhere."""
 
 from __future__ import annotations
 
 import asyncio
-import mmap
 from collections.abc import Callable
 
 LARGE = 256 * 1024
 """Bytes from which on that is worth it."""
+_FIRST = 1024 * 1024
+"""Bytes that there is room for before more than so many have come: an announcement alone must not take memory. (Pages
+that the system gives when they are first written to would do so, too, and cost twice the rest.)"""
 
 
 class DirectBody(asyncio.BufferedProtocol):
@@ -19,16 +21,21 @@ class DirectBody(asyncio.BufferedProtocol):
         """`begun` is what has been read of the body already."""
         self._owner: asyncio.Protocol | None = owner
         self._on_whole: Callable[[memoryview], None] | None = on_whole
-        self._view = memoryview(mmap.mmap(-1, size))  # pages that nobody has written to take no memory yet
+        self._size = size
+        self._view = memoryview(bytearray(min(size, max(_FIRST, len(begun) + 1))))
         self._view[: len(begun)] = begun
         self._at = len(begun)
 
     def get_buffer(self, sizehint: int) -> memoryview:
+        if self._at == len(self._view) < self._size:
+            view = memoryview(bytearray(self._size))
+            view[: self._at] = self._view
+            self._view = view
         return self._view[self._at :]
 
     def buffer_updated(self, nbytes: int) -> None:
         self._at += nbytes
-        if self._at == len(self._view) and self._on_whole is not None:
+        if self._at == self._size and self._on_whole is not None:
             whole, view = self._on_whole, self._view.toreadonly()
             self._let_go()
             whole(view)
