@@ -49,10 +49,6 @@ def cost_usd(target: Target, tokens_in: int, tokens_out: int) -> float:
     return target.usd_per_request + tokens_in * target.usd_per_token_in + tokens_out * target.usd_per_token_out
 
 
-def estimate(target: Target, request: Request, snapshot: Snapshot) -> Estimate:
-    return estimates((target,), request, snapshot)[0]
-
-
 def estimates(targets: Sequence[Target], request: Request, snapshot: Snapshot) -> list[Estimate]:
     """Of each target: what `latency_ms`, `ttft_ms` and `cost_usd` say, written out once more because it is done for
     every candidate of every request (a test holds them together)."""

@@ -17,7 +17,7 @@ from policies.facts import request_from
 from policies.schema import HttpRequest, RequestFacts
 from router.decisionlog.record import UNKNOWN_MODEL, Decided, shown_model
 from router.errors import ApiError, as_api_error, bad_request
-from router.http.request import ClientGone, Inbound, lines
+from router.http.request import JSON, ClientGone, Inbound, lines
 from router.identity import Guardian
 from router.metrics import CONTENT_TYPE
 from router.requests import from_http
@@ -26,7 +26,6 @@ from router.settings import is_loopback
 from router.wire.openai import render_error
 
 _EXPLAIN_HINT = 'send facts such as {"model": …, "label": …}, or path, headers and body'
-_JSON = "content-type: application/json\r\n"
 _OPEN = frozenset({"healthz", "readyz"})
 """What needs no token: whoever starts and stops the router must see whether it lives."""
 _PATHS = "GET /metrics, /healthz, /readyz, /policy, /decisions, /decisions/<id>; POST /explain, /reload"
@@ -47,12 +46,12 @@ class AdminApp:
                 http.respond(200, self.service.metrics.render(), f"content-type: {CONTENT_TYPE}\r\n")
                 return
             status, content = await self._content(http, method)
-            http.respond(status, msgspec.json.encode(content), _JSON)
+            http.respond(status, msgspec.json.encode(content), JSON)
         except ClientGone:
             return
         except Exception as error:
             failure = as_api_error(error)
-            http.respond(failure.status, render_error(failure), _JSON + lines(failure.headers))
+            http.respond(failure.status, render_error(failure), JSON + lines(failure.headers))
 
     async def _content(self, http: Inbound, method: str) -> tuple[int, Any]:
         service = self.service

@@ -10,8 +10,8 @@ import msgspec
 
 from policies.types import RefusalCode
 from router.errors import ApiError, as_api_error, not_allowed
-from router.exchange import JSON, Exchange, Wire
-from router.http.request import Inbound, lines
+from router.exchange import Exchange, Wire
+from router.http.request import JSON, Inbound, lines
 from router.service import Service
 from router.wire import oip, openai
 

@@ -127,9 +127,7 @@ class Attempts:
         gave_up = False
         try:
             with Alarm(limit):
-                if lease.backend.places.free:
-                    lease.backend.places.taken += 1
-                else:
+                if not lease.backend.places.take():
                     await self._place(lease.backend, ask, ask.deadline - self._least_s(candidate, ask))
                 lease.has_place = True
                 began = self._clock()

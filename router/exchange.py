@@ -20,7 +20,7 @@ from router.attempts import Result, Step
 from router.decisionlog.record import Decided, Outcome, trace
 from router.errors import ApiError, as_api_error, not_allowed
 from router.hints import NO_HINTS, Hints, parse_hints
-from router.http.request import Body, ClientGone, Inbound, lines
+from router.http.request import JSON, Body, ClientGone, Inbound, lines
 from router.live import Live
 from router.requests import Masked
 from router.restore import RestoredStream, restore_body
@@ -31,7 +31,6 @@ from router.wire.parsed import Parsed
 
 _PLAIN = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 """What a notice may hold as it is in a header; everything else, Japanese included, is percent-encoded UTF-8."""
-JSON = "content-type: application/json\r\n"
 _OUTCOMES: dict[str, str] = {
     RefusalCode.MODEL_NOT_FOUND: "not_found",
     RefusalCode.POLICY_NO_BACKEND: "refused",

@@ -73,10 +73,16 @@ class Places:
     def free(self) -> bool:
         return self.taken < self.capacity
 
+    def take(self) -> bool:
+        """A place, where one is free."""
+        if not self.free:
+            return False
+        self.taken += 1
+        return True
+
     async def acquire(self, priority: str, tenant: str, latest: float) -> None:
         """A place, at once or when it is this request's turn. Raises TooLate where that is after `latest`."""
-        if self.free:
-            self.taken += 1
+        if self.take():
             return
         waiter = Waiter(asyncio.get_running_loop().create_future(), latest)
         self._queue.put(priority, tenant, waiter)

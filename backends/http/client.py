@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
-from backends.http.connection import Connection, Headers, connection_factory
+from backends.http.connection import Connection, Headers, as_text, connection_factory
 from backends.http.errors import ConnectError, ConnectTimeout, HttpError, ProtocolError
 from backends.http.tls import TlsFiles, reason, ssl_context
 
@@ -43,7 +43,7 @@ class HttpResponse:
 
     @property
     def headers(self) -> Headers:
-        return tuple((n.decode("latin-1"), v.decode("latin-1").strip(" \t")) for n, v in self._raw)
+        return as_text(self._raw)
 
     def header(self, name: str) -> str | None:
         """The first value of a header, by its lower-case name."""

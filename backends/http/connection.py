@@ -62,7 +62,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def headers(self) -> Headers:
-        return tuple((n.decode("latin-1"), v.decode("latin-1").strip(" \t")) for n, v in self.raw_headers)
+        return as_text(self.raw_headers)
 
     # --- for the client -------------------------------------------------------------------------------------------
 
@@ -294,6 +294,10 @@ class Connection(asyncio.Protocol):
 
     def _too_large(self) -> HttpError:
         return TooLarge(f"{self._where}: headers over {MAX_HEADER_BYTES} bytes")
+
+
+def as_text(headers: Sequence[tuple[bytes, bytes]]) -> Headers:
+    return tuple((name.decode("latin-1"), value.decode("latin-1").strip(" \t")) for name, value in headers)
 
 
 def connection_factory(

@@ -90,7 +90,7 @@ def _measure(folder: Path, peers: list[Peer], rounds: int, quick: bool) -> dict[
     }  # fmt: skip
     if not quick:
         sections |= {
-            "growth": lambda: extras.growth(folder, quick), "startup": lambda: extras.startup(folder),
+            "growth": lambda: extras.growth(folder), "startup": lambda: extras.startup(folder),
             "onnx": alone.onnx,
         }  # fmt: skip
     for name, section in sections.items():

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 from benchmarks.decide import measure
-from benchmarks.peers.pointsman import ROOT
 
 _TEXTS = {
     "english": "The committee met on Tuesday and agreed to move the review to the last week of the month, so that "
@@ -49,8 +47,6 @@ def scanning() -> dict[str, float]:
 
 def onnx() -> Any:
     """What `python -m benchmarks.onnx_batching` measures."""
-    if not (ROOT / "benchmarks" / "onnx_batching.py").exists():
-        return {}
     from benchmarks.onnx_batching import measure as batching
 
-    return json.loads(json.dumps(batching(True)))
+    return batching(True)

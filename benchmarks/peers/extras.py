@@ -87,7 +87,7 @@ def connections(folder: Path) -> dict[str, Any]:
         with pointsman.router(folder, port, mine, free_port(), "local") as process:
             uvloop.run(_many(mine, 16, 3, 5))
             rest = rss_mib(process.pid)
-            errors, peak = uvloop.run(_held(mine, process.pid))
+            (_, errors), peak = uvloop.run(_watched(lambda: _many(mine, STREAMS, 60, 100), process.pid, 0.25))
             after = rss_mib(process.pid)
     each = (peak - rest) * 1024 / STREAMS
     return {
@@ -96,16 +96,7 @@ def connections(folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-async def _held(port: int, pid: int) -> tuple[int, float]:
-    streams = asyncio.create_task(_many(port, STREAMS, 60, 100))
-    peak = 0.0
-    while not streams.done():
-        peak = max(peak, rss_mib(pid))
-        await asyncio.sleep(0.25)
-    return streams.result()[1], peak
-
-
-def growth(folder: Path, quick: bool) -> dict[str, Any]:
+def growth(folder: Path) -> dict[str, Any]:
     """Requests a second and latency as clients become more."""
     found: dict[str, Any] = {}
     lua = load.script(folder, upstream.write_body(folder), {})
@@ -114,7 +105,7 @@ def growth(folder: Path, quick: bool) -> dict[str, Any]:
         url = f"http://127.0.0.1:{mine}{PATH}"
         load.run(url, lua, 64, 1, process.pid)
         for clients in (1, 4, 16, 64, 256, 1024):
-            one = load.run(url, lua, clients, 2 if quick else 3, process.pid)
+            one = load.run(url, lua, clients, 3, process.pid)
             found[str(clients)] = {
                 "rps": round(one.rps), "p50_us": one.p50_us, "p99_us": one.p99_us, "cpu_us": round(one.cpu_us, 1),
                 "errors": one.errors, "rss_mib": round(rss_mib(process.pid), 1),
@@ -132,7 +123,7 @@ def tensors(folder: Path, mib: int = 10, requests: int = 40) -> dict[str, Any]:
     with _slow(folder, port), Process(command, ready, folder / "tensors.out", cwd=pointsman.ROOT) as process:
         uvloop.run(_tensors(mine, mib, 4, 1))
         rest, before, began = rss_mib(process.pid), cpu_s(process.pid), time.perf_counter()
-        errors, peak = uvloop.run(_watched(lambda: _tensors(mine, mib, 4, requests // 4), process.pid))
+        errors, peak = uvloop.run(_watched(lambda: _tensors(mine, mib, 4, requests // 4), process.pid, 0.01))
         took, used = time.perf_counter() - began, cpu_s(process.pid) - before
     return {
         "mib": mib, "requests": requests, "errors": errors, "rps": round(requests / took, 1),
@@ -147,11 +138,12 @@ async def _tensors(port: int, mib: int, beside: int, each: int) -> int:
     return sum(await asyncio.gather(*(some() for _ in range(beside))))
 
 
-async def _watched(work: Callable[[], Any], pid: int) -> tuple[int, float]:
+async def _watched(work: Callable[[], Any], pid: int, every_s: float) -> tuple[Any, float]:
+    """What comes of the work, and the most MiB that the process had meanwhile."""
     task, peak = asyncio.ensure_future(work()), 0.0
     while not task.done():
         peak = max(peak, rss_mib(pid))
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(every_s)
     return task.result(), peak
 
 

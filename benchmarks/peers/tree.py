@@ -6,14 +6,13 @@ import os
 import signal
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from router.demo.processes import answers
+
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class DidNotStart(RuntimeError):
@@ -105,12 +104,3 @@ class Process:
                     os.kill(pid, signal.SIGKILL)
             except (ProcessLookupError, PermissionError):
                 continue
-
-
-def answers(url: str) -> bool:
-    """Whether GET answers 200."""
-    try:
-        with _OPENER.open(url, timeout=2) as response:
-            return bool(response.status == 200)
-    except (OSError, urllib.error.URLError, ValueError):
-        return False

@@ -90,7 +90,7 @@ class Processes:
         """
         if name in self.running():
             raise ValueError(f"{name} is already running")
-        if ready_url is not None and _answers(ready_url):
+        if ready_url is not None and answers(ready_url):
             raise StartError(f"{name} was not started: another server answers at {ready_url}")
         command = [sys.executable, "-m", module, *map(str, args)]
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {}), PARENT: str(os.getpid())}
@@ -120,12 +120,12 @@ class Processes:
         child = self._children[name]
         deadline = time.monotonic() + timeout_s
         while True:
-            answers = _answers(url)
+            there = answers(url)
             # Asked even when there is an answer: it may be another server's that has the port.
             code = child.process.poll()
             if code is not None:
                 raise StartError(f"{name} ended with exit code {code} before it was ready\n{self.tail(name)}")
-            if answers:
+            if there:
                 break
             if time.monotonic() > deadline:
                 raise StartError(f"{name} was not ready within {timeout_s:g} s\n{self.tail(name)}")
@@ -180,7 +180,8 @@ def free_port() -> int:
     return port
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Whether GET answers 200."""
     try:
         with _OPENER.open(url, timeout=1.0) as response:
             return bool(response.status == 200)

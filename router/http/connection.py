@@ -15,7 +15,7 @@ import httptools
 import msgspec
 
 from router.http.direct import LARGE, DirectBody
-from router.http.request import Inbound, RawHeaders
+from router.http.request import JSON, Inbound, RawHeaders
 
 if TYPE_CHECKING:
     from router.http.server import HttpServer
@@ -350,7 +350,7 @@ class ServerConnection(asyncio.Protocol):
             refusal = Inbound(self, "GET", "", [], keep_alive=False)
             refusal.complete = True
             self._current = refusal
-            refusal.respond(status, msgspec.json.encode({"error": error}), "content-type: application/json\r\n")
+            refusal.respond(status, msgspec.json.encode({"error": error}), JSON)
 
     def _wake_drain(self) -> None:
         if self._drain_waiter is not None and not self._drain_waiter.done():

@@ -14,6 +14,8 @@ Body = bytes | memoryview
 """A memoryview where the body is large and not text (`direct.py`)."""
 RawHeaders = list[tuple[bytes, bytes]]
 """Names in lower case and values, in the order that they came in."""
+JSON = "content-type: application/json\r\n"
+"""As it stands in an answer's head."""
 HIGH_WATER = 64 * 1024
 """Bytes of a body that are taken in before anybody asks for them."""
 _SMALL = 4096
