@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import fields
 
+from policies.accounts import Charge
 from policies.compile import CompiledPolicy
 from policies.decide import decide
 from policies.sensitivity.labels import Label
@@ -45,6 +46,9 @@ class Outcome(Value, frozen=True, gc=False):
     tokens_out: int | None = None
     cost_usd: float | None = None  # of all attempts
     steps: list[dict[str, Any]] | None = None  # the attempts, where there was more than one
+    charges: list[Charge] | None = None  # what `cost_usd` is made of
+    baseline_usd: float | None = None  # what the answer would have cost in the cloud, where that has the model
+    slo_met: bool | None = None  # whether the rule's objective was; None: not for the service to say
 
 
 _NAMED = frozenset({"label", "entities", "masked_label", "headers", "labels"})
