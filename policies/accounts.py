@@ -58,11 +58,12 @@ def charge(
 
 def baseline_usd(alternatives: Sequence[Target], tokens_in: int, tokens_out: int, snapshot: Snapshot) -> float | None:
     """What an answer of so many tokens would have cost at the cheapest of these; None where there are none."""
-    costs = [
-        cost_usd(target, tokens_in, tokens_out, _seconds(target, snapshot) if target.usd_per_second else 0.0)
-        for target in alternatives
-    ]
-    return min(costs) if costs else None
+    least = None
+    for target in alternatives:
+        cost = cost_usd(target, tokens_in, tokens_out, _seconds(target, snapshot) if target.usd_per_second else 0.0)
+        if least is None or cost < least:
+            least = cost
+    return least
 
 
 def _seconds(target: Target, snapshot: Snapshot) -> float:

@@ -84,7 +84,7 @@ class Exchange:
         self._events = 0  # of a stream, seen so far
         self._read = self._arrived  # when its body had come in
         self._began: float | None = None  # when the first byte of a streamed answer left
-        self._outcome: str | None = None  # how it ended, once that is counted
+        self._ended_as: EndedKey | None = None  # how it ended, once that is counted
 
     async def run(self) -> None:
         self._service.exchanges.add(self)
@@ -289,10 +289,9 @@ class Exchange:
     def _count(self, outcome: str) -> None:
         """Count how it ends, once, before the last byte of the answer leaves: so that a process that is killed has
         counted every request that was answered."""
-        if self._outcome is not None:
-            return
-        self._outcome = outcome
-        self._service.accounts.count(self._key(outcome))
+        if self._ended_as is None:
+            self._ended_as = self._key(outcome)
+            self._service.accounts.count(self._ended_as)
 
     def _key(self, outcome: str) -> EndedKey:
         target = self._result.candidate.target if self._result is not None else None
@@ -315,7 +314,9 @@ class Exchange:
     def _conclude(self, outcome: str) -> None:
         """All that is told of it besides, once it is over."""
         self._count(outcome)
-        outcome, now = self._outcome or outcome, time.monotonic()
+        key, now = self._ended_as, time.monotonic()
+        assert key is not None, "it has just been counted"
+        outcome = key.outcome
         result, decided, service = self._result, self._decided, self._service
         took = now - self._arrived
         baseline, met = None, None
@@ -325,7 +326,7 @@ class Exchange:
             ttft_ms = (self._began - self._read) * 1000 if self._began is not None else None
             met = slo_met(outcome, decided.decision, (now - self._read) * 1000, ttft_ms)
         ended = Ended(took, self._overhead_s(now), *self._token_times(now), met, self._bill.charges, baseline)
-        service.accounts.ended(self._key(outcome), ended)
+        service.accounts.ended(key, ended)
         if decided is None or self._parsed is None:
             return
         usage = self._usage

@@ -34,13 +34,13 @@ class Decided(Value, frozen=True, gc=False):
     policy: CompiledPolicy
 
 
-class Outcome(Value, frozen=True, gc=False):
+class Outcome(Value, frozen=True, gc=False, omit_defaults=True):
     """How a request ended. Times in milliseconds."""
 
     outcome: str
-    backend: str | None
     attempts: int
     ms: float
+    backend: str | None = None
     ttft_ms: float | None = None
     tokens_in: int | None = None
     tokens_out: int | None = None
@@ -54,7 +54,6 @@ class Outcome(Value, frozen=True, gc=False):
 _NAMED = frozenset({"label", "entities", "masked_label", "headers", "labels"})
 """Fields of a request that are not logged as they are."""
 _USUAL = tuple((f.name, f.default) for f in fields(Request) if f.name not in _NAMED)
-_OUTCOME = tuple(f.name for f in fields(Outcome))
 
 
 def as_record(decided: Decided, outcome: Outcome | None) -> dict[str, Any]:
@@ -74,7 +73,7 @@ def as_record(decided: Decided, outcome: Outcome | None) -> dict[str, Any]:
         # The caller had to give a reason. Its text is not kept: it is free, and could quote what it is about.
         record["declassified"] = {"from": policy.levels[label.declassified_from], "reason": True}
     if outcome is not None:
-        record["outcome"] = {name: v for name in _OUTCOME if (v := getattr(outcome, name)) is not None}
+        record["outcome"] = outcome
     return record
 
 
