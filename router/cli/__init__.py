@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"pointsman {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_serve, _check, _explain, _test, _diff, _report, _scan, _log, _key, _schema):
+    for add in (_serve, _check, _explain, _test, _diff, _report, _top, _scan, _log, _key, _schema):
         add(commands)
     arguments = parser.parse_args(argv)
     try:
@@ -244,6 +244,25 @@ def _report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument("--html", metavar="FILE", help="write a page with plots there")
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.set_defaults(module="report")
+
+
+def _top(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "top",
+        help="watch a running router",
+        description="Tiers, backends, rates, latencies, ejections and spending of a running router, until Ctrl-C.",
+    )
+    parser.add_argument(
+        "url", nargs="?", default="http://127.0.0.1:8001", metavar="URL",
+        help="its admin port (default: http://127.0.0.1:8001)",
+    )  # fmt: skip
+    parser.add_argument("--interval", type=_duration, default=2.0, metavar="SECONDS", help="between looks (default: 2)")
+    parser.add_argument("--once", action="store_true", help="show one interval, and end")
+    parser.add_argument("--json", action="store_true", help="the same as one JSON object")
+    token = parser.add_mutually_exclusive_group()
+    token.add_argument("--token-env", metavar="NAME", help="variable that holds the admin API's token")
+    token.add_argument("--token-file", metavar="FILE", help="file that holds it")
+    parser.set_defaults(module="top")
 
 
 def _schema(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
