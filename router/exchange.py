@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,12 +23,16 @@ from router.errors import ApiError, as_api_error, not_allowed
 from router.hints import NO_HINTS, Hints, parse_hints
 from router.http.request import JSON, Body, ClientGone, Inbound, lines
 from router.live import Live
+from router.logs import tell
 from router.requests import Masked
 from router.restore import RestoredStream, restore_body
 from router.resume import ResumedStream
 from router.service import Service
+from router.trail import CURRENT, Ended, Trail
 from router.wire import oip, openai
 from router.wire.parsed import Parsed
+
+log = logging.getLogger("pointsman")
 
 _PLAIN = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 """What a notice may hold as it is in a header; everything else, Japanese included, is percent-encoded UTF-8."""
@@ -57,6 +62,7 @@ class Wire:
 
     parse: Callable[[dict[bytes, bytes], Body, CompiledPolicy], Parsed]  # headers, body, policy; raises ApiError
     render_error: Callable[[ApiError], bytes]
+    route: str
 
 
 class Exchange:
@@ -69,6 +75,7 @@ class Exchange:
         self._service, self._live, self._wire, self._request = service, service.live, wire, request
         self._used: Live | None = None  # kept open for it
         self._arrived = time.monotonic()
+        self.trail = Trail()
         self._tenant: Tenant = ANYONE
         self._parsed: Parsed | None = None
         self._hints: Hints = NO_HINTS
@@ -84,6 +91,10 @@ class Exchange:
 
     async def run(self) -> None:
         self._service.exchanges.add(self)
+        CURRENT.set(self.trail)
+        if self._service.tracing is not None:
+            http = self._request
+            self.trail.span = self._service.tracing.begin(http.method, self._wire.route, http.headers)
         outcome = "internal"
         try:
             await self._answer()
@@ -96,11 +107,15 @@ class Exchange:
             self._service.exchanges.discard(self)
             result = self._result
             if result is not None:
+                if result.lease.span is not None:
+                    result.lease.span.streamed(outcome, self._usage)
                 result.lease.release()
                 if self._cost_usd is None and self._began and self._decided is not None:
                     usage = self._usage or self._seen()
                     self._cost_usd = self._service.broke_off(self._live, self._decided, result, usage)
             self._count(outcome)
+            if self.trail.span is not None or log.isEnabledFor(logging.INFO):
+                self._tell(outcome)
             if self._used is not None:
                 self._used.leave()
 
@@ -153,8 +168,10 @@ class Exchange:
         live = self._used = self._live.enter()
         parsed = self._parsed = self._wire.parse(fields, body, live.policy)
         hints = self._hints = parse_hints(http.headers, live.policy)
+        self.trail.request_id = hints.request_id
         decided, self._masked = await service.decide(live, parsed, hints, len(body), self._tenant.name, began)
         self._decided = decided
+        self.trail.request_id, self.trail.decision = decided.decision.request_id, decided.id
         if decided.decision.refusal is not None:
             raise ApiError.from_refusal(decided.decision.refusal, decided.decision.notices, decided.label.why)
         call = self._call(parsed, decided, body)
@@ -296,6 +313,27 @@ class Exchange:
             cost_usd=self._cost_usd,
         )
         self._service.concluded(self._live, self._decided, concluded, self._parsed, self._hints)
+
+    def _tell(self, outcome: str) -> None:
+        """The end of its span, and its line in the log."""
+        result, began = self._result, self._began
+        target = result.candidate.target if result is not None else None
+        ended = Ended(
+            outcome=outcome,
+            status=self._request.status,
+            decided=self._decided,
+            backend=target.backend if target is not None else "",
+            tier=target.tier if target is not None else "",
+            attempts=len(self._steps),
+            seconds=time.monotonic() - self._arrived,
+            ttft_s=began - self._arrived if began is not None else None,
+            usage=self._usage,
+            cost_usd=self._cost_usd,
+        )
+        if self.trail.span is not None:
+            self.trail.span.end(ended)
+        if log.isEnabledFor(logging.INFO):
+            tell(ended, self.trail)
 
 
 def _shutting_down() -> ApiError:

@@ -20,6 +20,7 @@ from router.decisionlog.record import Decided
 from router.errors import ApiError
 from router.live import Live
 from router.metrics import Metrics
+from router.trail import CURRENT
 
 log = logging.getLogger("pointsman")
 
@@ -55,6 +56,8 @@ class Shadows:
 
     async def _send(self, live: Live, decided: Decided, call: Call, name: str) -> None:
         outcome = "failed"
+        if (trail := CURRENT.get()) is not None:
+            CURRENT.set(trail.of_copy())
         live.enter()
         try:
             result = await self._execute(live, decided, call)

@@ -7,6 +7,7 @@ import importlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from router import __version__
 
@@ -98,6 +99,19 @@ def _serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "(default: in memory, shared by the replicas of this router)",
     )  # fmt: skip
     ledger.add_argument("--ledger-env", metavar="NAME", help="variable that holds the URL, for one with a password")
+    parser.add_argument(
+        "--otlp-endpoint", type=_base_url, metavar="URL",
+        help="send traces to this OpenTelemetry collector, to URL/v1/traces (default: no traces)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--trace-share", type=_share, default=1.0, metavar="SHARE",
+        help="of the requests that are traced, 0 to 1; where the caller has decided that, it holds (default: 1)",
+    )  # fmt: skip
+    parser.add_argument("--log-format", choices=("text", "json"), default="text", help="of log lines (default: text)")
+    parser.add_argument(
+        "--log-level", choices=("debug", "info", "warning", "error"), default="warning",
+        help="of the router's own log lines; PUT /log-level changes it (default: warning)",
+    )  # fmt: skip
     parser.set_defaults(module="serve")
 
 
@@ -304,6 +318,22 @@ def _seconds0(text: str) -> float:
 def _percent(text: str) -> float:
     percent: float = _number(text, 0, 100, "a number from 0 to 100", float)
     return percent
+
+
+def _share(text: str) -> float:
+    share: float = _number(text, 0, 1, "a number from 0 to 1", float)
+    return share
+
+
+def _base_url(text: str) -> str:
+    parts = urlsplit(text)
+    try:
+        good = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
+    except ValueError:  # a port that is none
+        good = False
+    if not good or parts.query or parts.fragment:
+        raise argparse.ArgumentTypeError("not a URL such as http://127.0.0.1:4318")
+    return text
 
 
 def _count(text: str) -> int:
