@@ -199,6 +199,8 @@ class Attempts:
         if trail is None or trail.span is None:
             return call
         target = candidate.target
+        if trail.trace_id is None:
+            return trail.span.carried(call, target.tier)
         spec = self._backends[target.backend].spec
         lease.span = trail.span.attempt(spec, target, call, step, number, trail.copied)
         return lease.span.carried(call)

@@ -114,7 +114,7 @@ class Exchange:
                     usage = self._usage or self._seen()
                     self._cost_usd = self._service.broke_off(self._live, self._decided, result, usage)
             self._count(outcome)
-            if self.trail.span is not None or log.isEnabledFor(logging.INFO):
+            if self.trail.trace_id is not None or log.isEnabledFor(logging.INFO):
                 self._tell(outcome)
             if self._used is not None:
                 self._used.leave()
@@ -330,7 +330,7 @@ class Exchange:
             usage=self._usage,
             cost_usd=self._cost_usd,
         )
-        if self.trail.span is not None:
+        if self.trail.span is not None:  # one that is not sampled has nothing to tell
             self.trail.span.end(ended)
         if log.isEnabledFor(logging.INFO):
             tell(ended, self.trail)

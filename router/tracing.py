@@ -148,11 +148,7 @@ class RequestSpan:
     def attempt(
         self, spec: BackendSpec, target: Target, call: Call, step: Step, number: int, copied: bool
     ) -> AttemptSpan:
-        """Of an attempt that begins. Where the request is not sampled it is never exported, and only carries the
-        request's own context on."""
-        state = self._state if target.tier != "cloud" else ""
-        if not self._sampled:
-            return AttemptSpan(self._span, state, step, own=False)
+        """Of an attempt that begins, of a request that is sampled."""
         if self._context is None:
             self._context = trace.set_span_in_context(self._span, _ROOT)
         name, facts = self._tracing.known(spec, target, call.path)
@@ -164,7 +160,14 @@ class RequestSpan:
         if call.stream:
             facts["gen_ai.request.stream"] = True
         span = self._tracing.tracer.start_span(name, self._context, SpanKind.CLIENT, facts)
-        return AttemptSpan(span, state, step)
+        return AttemptSpan(span, self._passed_on(target.tier), step)
+
+    def carried(self, call: Call, tier: str) -> Call:
+        """Of a request that is not sampled: the call with the request's own context, which says so."""
+        return _carried(call, self._span, self._passed_on(tier))
+
+    def _passed_on(self, tier: str) -> str:
+        return self._state if tier != "cloud" else ""
 
     def end(self, ended: Ended) -> None:
         span, decided = self._span, ended.decided
@@ -202,27 +205,22 @@ class AttemptSpan:
 
     __slots__ = ("_ended", "_span", "_state", "_step", "_usage", "outcome")
 
-    def __init__(self, span: trace.Span, state: str, step: Step, *, own: bool = True) -> None:
+    def __init__(self, span: trace.Span, state: str, step: Step) -> None:
         self._span, self._state, self._step = span, state, step
         self._usage: Usage | None = None
-        self._ended = not own  # another's is not ours to end
+        self._ended = False
         self.outcome = ""  # where it is another than the step's
 
     def carried(self, call: Call) -> Call:
         """The call with this attempt's context, for the backend to go on with."""
-        context = self._span.get_span_context()
-        if not context.is_valid:  # OTEL_SDK_DISABLED
-            return call
-        parent = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
-        state = (("tracestate", self._state),) if self._state else ()
-        return replace(call, trace=(("traceparent", parent), *state))
+        return _carried(call, self._span, self._state)
 
     def answered(self, answer: Answer, seconds: float) -> None:
         """A whole answer is the end of it; of a stream, the first event is there."""
         self._usage = answer.usage
         if answer.chunks is None:
             self.end()
-        elif self._span.is_recording():
+        else:
             self._span.set_attribute("gen_ai.response.time_to_first_chunk", seconds)
 
     def streamed(self, outcome: str, usage: Usage | None) -> None:
@@ -300,6 +298,16 @@ def _parent(headers: RawHeaders) -> tuple[Context, str]:
     if context is _ROOT or not states or sum(map(len, states)) > _MAX_STATE:
         return context, ""
     return context, TraceState.from_header(states).to_header()
+
+
+def _carried(call: Call, span: trace.Span, state: str) -> Call:
+    context = span.get_span_context()
+    if not context.is_valid:  # OTEL_SDK_DISABLED
+        return call
+    parent = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+    return replace(
+        call, trace=(("traceparent", parent), ("tracestate", state)) if state else (("traceparent", parent),)
+    )
 
 
 def _facts(spec: BackendSpec, target: Target, model: str, path: str) -> tuple[str, Mapping[str, Any]]:
