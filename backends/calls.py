@@ -20,6 +20,7 @@ class Call(Value, frozen=True):
     request_id: str = ""
     repeatable: bool = True  # whether it may be sent twice: it leaves nothing behind at the backend
     label: int = 0  # the request's sensitivity, for the guard where the connection is dialled
+    trace: tuple[tuple[str, str], ...] = ()  # headers of the attempt's trace context, where the router traces
 
     def __repr__(self) -> str:  # never the payload
         return f"Call(model={self.model!r}, path={self.path!r}, request_id={self.request_id!r}, …)"

@@ -21,6 +21,7 @@ class OipBackend(RemoteBackend):
             ("content-type", "application/octet-stream"),
             (HEADER_LENGTH, str(header_length)),
             ("x-request-id", call.request_id),
+            *call.trace,
         ]
         response = await self._request("POST", f"{self._model_path(call.model)}/infer", headers, parts)
         await self.refuse(response)

@@ -56,8 +56,9 @@ class OpenAIBackend(RemoteBackend):
     async def send(self, call: Call) -> Answer:
         upstream = self.spec.models[call.model].upstream
         body = call.body if upstream is None or upstream == call.model else with_model(call.body, upstream)
+        headers = (("x-request-id", call.request_id), *call.trace)
         response = await self._request(
-            "POST", call.path, (("x-request-id", call.request_id),), body, stream=call.stream, again=call.repeatable,
+            "POST", call.path, headers, body, stream=call.stream, again=call.repeatable,
             prepared=_STREAM if call.stream else _WHOLE,
         )  # fmt: skip
         if not 200 <= response.status < 300:

@@ -15,10 +15,12 @@ from policies.decide import decide
 from policies.explain import as_dict, why
 from policies.facts import request_from
 from policies.schema import HttpRequest, RequestFacts
+from router import logs
 from router.decisionlog.record import UNKNOWN_MODEL, Decided, shown_model
 from router.errors import ApiError, as_api_error, bad_request
 from router.http.request import JSON, ClientGone, Inbound, lines
 from router.identity import Guardian
+from router.orders import LOG_LEVEL
 from router.requests import from_http
 from router.service import Service
 from router.settings import is_loopback
@@ -27,7 +29,10 @@ from router.wire.openai import render_error
 _EXPLAIN_HINT = 'send facts such as {"model": …, "label": …}, or path, headers and body'
 _OPEN = frozenset({"healthz", "readyz"})
 """What needs no token: whoever starts and stops the router must see whether it lives."""
-_PATHS = "GET /metrics, /healthz, /readyz, /policy, /decisions, /decisions/<id>; POST /explain, /reload"
+_PATHS = (
+    "GET /metrics, /healthz, /readyz, /policy, /decisions, /decisions/<id>, /log-level; POST /explain, /reload; "
+    "PUT /log-level"
+)
 
 
 class AdminApp:
@@ -77,9 +82,11 @@ class AdminApp:
                 status = 409 if result.outcome == "refused" else 200
                 return status, {"outcome": result.outcome, "policy": result.policy, "problems": result.problems}
             case "POST", ["explain"]:
-                return 200, await self._explain(
-                    await http.body(service.settings.max_body_bytes, service.settings.body_s)
-                )
+                return 200, await self._explain(await self._fields(http))
+            case "GET", ["log-level"]:
+                return 200, {"level": logs.level()}
+            case "PUT", ["log-level"]:
+                return 200, {"level": await self._log_level(await self._fields(http))}
         raise ApiError("not_found", "no such path on the admin port", f"there are: {_PATHS}")
 
     def _shown(self, decided: Decided) -> dict[str, Any]:
@@ -103,13 +110,28 @@ class AdminApp:
             **decision,
         }
 
-    async def _explain(self, body: bytes | memoryview) -> dict[str, Any]:
-        """What would happen to a request now: the live policy, the live state, nothing sent."""
-        service, live = self.service, self.service.live
+    async def _fields(self, http: Inbound) -> Any:
+        body = await http.body(self.service.settings.max_body_bytes, self.service.settings.body_s)
         try:
-            fields = decode(body)
+            return decode(body)
         except NotJson as error:
             raise bad_request(f"the body {error}") from None
+
+    async def _log_level(self, fields: Any) -> str:
+        """In every process of the router, until it ends."""
+        level = fields.get("level") if isinstance(fields, dict) else None
+        if level not in logs.LEVELS:
+            raise bad_request(
+                "the body names no log level",
+                f'send {{"level": …}} with one of {", ".join(logs.LEVELS)}',
+                param="level",
+            )
+        told: list[str] = await self.service.orders.everywhere(LOG_LEVEL, level)
+        return told[0]
+
+    async def _explain(self, fields: Any) -> dict[str, Any]:
+        """What would happen to a request now: the live policy, the live state, nothing sent."""
+        service, live = self.service, self.service.live
         wall = time.time()
         try:
             if isinstance(fields, dict) and "path" in fields:

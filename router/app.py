@@ -15,7 +15,7 @@ from router.http.request import JSON, Inbound, lines
 from router.service import Service
 from router.wire import oip, openai
 
-_WIRES = {path: Wire(partial(openai.parse, path), openai.render_error) for path in openai.TASKS}
+_WIRES = {path: Wire(partial(openai.parse, path), openai.render_error, path) for path in openai.TASKS}
 
 
 class DataApp:
@@ -31,7 +31,7 @@ class DataApp:
         model = oip.match_model(path)
         if model is not None and model[1] == "infer":
             parse = partial(oip.parse, model[0], limit=self.service.settings.max_body_bytes)
-            await Exchange(self.service, http, Wire(parse, oip.render_error)).run()
+            await Exchange(self.service, http, Wire(parse, oip.render_error, oip.INFER)).run()
         elif path.startswith("/v2"):
             await self._v2(http, path, model)
         else:

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backends.calls import Answer, Backend, Call, Usage
 from backends.errors import BackendError, Overloaded, RequestRejected, TimedOut, Unsuited
@@ -16,6 +16,10 @@ from router.health import Event
 from router.places import TooLate
 from router.state import BackendState, FleetState
 from router.telemetry.metrics import Metrics
+from router.trail import CURRENT
+
+if TYPE_CHECKING:
+    from router.tracing import AttemptSpan
 
 log = logging.getLogger("pointsman")
 
@@ -70,10 +74,13 @@ class Lease:
     backend: BackendState
     has_place: bool = False
     released: bool = False
+    span: AttemptSpan | None = None  # of the attempt that holds it, where there are traces
 
     def release(self) -> None:
         if not self.released:
             self.released = True
+            if self.span is not None:
+                self.span.end()
             self.backend.leave()
             if self.has_place:
                 self.backend.places.release()
@@ -138,14 +145,17 @@ class Attempts:
         number = len(ask.steps)
         gave_up = False
         try:
+            call = self._traced(lease, candidate, ask.call, step, number)
             with Alarm(limit):
                 if not lease.backend.places.take():
                     await self._place(lease.backend, ask, ask.deadline - self._least_s(candidate, ask))
                 lease.has_place = True
                 began = self._clock()
-                answer = await self._backends[target.backend].send(ask.call)
+                answer = await self._backends[target.backend].send(call)
             step.outcome = "ok"
             there = self._clock()
+            if lease.span is not None:
+                lease.span.answered(answer, there - began)
             self._state.observe(target.backend_index, Event.SUCCESS, there)
             self._metrics.attempt_seconds.observe((target.backend, target.tier), there - began)
             if answer.together:
@@ -183,6 +193,8 @@ class Attempts:
             raise
         finally:
             step.ms = (self._clock() - now) * 1000
+            if log.isEnabledFor(logging.DEBUG):
+                log.debug("attempt %d (%s) at %s: %s in %.1f ms", number, kind, target.backend, step.outcome, step.ms)
             self._metrics.attempts.add((target.backend, target.tier, kind, step.outcome))
             if step.outcome != "ok":
                 if step.outcome in ("overloaded", "timeout") and lease.has_place:
@@ -195,6 +207,18 @@ class Attempts:
         """A whole answer that another one is used for says how fast its backend is all the same."""
         if result.answer.chunks is None:
             self._state.observe_latency(result.candidate.target, result.step.ms, self._clock())
+
+    def _traced(self, lease: Lease, candidate: Candidate, call: Call, step: Step, number: int) -> Call:
+        """The call as it is sent: with the trace context of a span of its own, where the router traces."""
+        trail = CURRENT.get()
+        if trail is None or trail.span is None:
+            return call
+        target = candidate.target
+        if trail.trace_id is None:
+            return trail.span.carried(call, target.tier)
+        spec = self._backends[target.backend].spec
+        lease.span = trail.span.attempt(spec, target, call, step, number, trail.copied)
+        return lease.span.carried(call)
 
     async def _place(self, backend: BackendState, ask: Ask, latest: float) -> None:
         began = self._clock()

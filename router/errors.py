@@ -99,5 +99,6 @@ def as_api_error(error: Exception) -> ApiError:
         case _:
             # Where it happened, without the error's message: that can hold what was being worked on.
             trace = "".join(traceback.format_tb(error.__traceback__, limit=20))
-            log.error("internal error: %s\n%s", type(error).__name__, trace)
+            name = type(error).__name__
+            log.error("internal error: %s\n%s", name, trace, extra={"facts": {"error": name}})
             return ApiError("internal_error", "the router failed on this request", "see the router's log")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,25 +12,28 @@ from urllib.parse import quote
 import msgspec
 from msgspec.structs import replace
 
-from backends.calls import Call, Chunks, Usage
+from backends.calls import Call, Chunks
 from backends.errors import BackendError, RequestRejected
 from policies.compile import CompiledPolicy
-from policies.tenants import NOBODY, Tenant
 from policies.types import RefusalCode
-from router.attempts import Result, Step
-from router.billing import Bill, Counted
-from router.decisionlog.record import UNKNOWN_MODEL, Decided, Outcome, trace
+from router.attempts import Result
+from router.billing import Counted
+from router.decisionlog.record import Decided, trace
 from router.errors import ApiError, as_api_error, not_allowed
-from router.hints import NO_HINTS, Hints, parse_hints
+from router.hints import parse_hints
 from router.http.request import JSON, Body, ClientGone, Inbound, lines
 from router.live import Live
-from router.requests import Masked
+from router.logs import tell
+from router.progress import Progress
 from router.restore import RestoredStream, restore_body
 from router.resume import ResumedStream
 from router.service import Service
-from router.telemetry.accounts import Ended, EndedKey, slo_met
+from router.telemetry.accounts import EndedKey
+from router.trail import CURRENT, Trail
 from router.wire import oip, openai
 from router.wire.parsed import Parsed
+
+log = logging.getLogger("pointsman")
 
 _PLAIN = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 """What a notice may hold as it is in a header; everything else, Japanese included, is percent-encoded UTF-8."""
@@ -59,6 +63,7 @@ class Wire:
 
     parse: Callable[[dict[bytes, bytes], Body, CompiledPolicy], Parsed]  # headers, body, policy; raises ApiError
     render_error: Callable[[ApiError], bytes]
+    route: str
 
 
 class Exchange:
@@ -70,24 +75,18 @@ class Exchange:
     def __init__(self, service: Service, request: Inbound, wire: Wire) -> None:
         self._service, self._live, self._wire, self._request = service, service.live, wire, request
         self._used: Live | None = None  # kept open for it
-        self._arrived = time.monotonic()
-        self._tenant: Tenant = NOBODY
-        self._parsed: Parsed | None = None
-        self._hints: Hints = NO_HINTS
-        self._decided: Decided | None = None
-        self._masked: Masked | None = None
-        self._result: Result | None = None
-        self._steps: list[Step] = []
-        self._ended = False
-        self._bill = Bill()
-        self._usage: Usage | None = None  # as the backend counted
-        self._events = 0  # of a stream, seen so far
-        self._read = self._arrived  # when its body had come in
-        self._began: float | None = None  # when the first byte of a streamed answer left
-        self._ended_as: EndedKey | None = None  # how it ended, once that is counted
+        now = time.monotonic()
+        self._at = Progress(wire.route, now, now)
+        self.trail = Trail()
+        self._told_to_end = False
+        self._key: EndedKey | None = None  # how it ended, once that is counted
 
     async def run(self) -> None:
         self._service.exchanges.add(self)
+        CURRENT.set(self.trail)
+        if self._service.tracing is not None:
+            http = self._request
+            self.trail.span = self._service.tracing.begin(http.method, self._wire.route, http.headers)
         outcome = "internal"
         try:
             await self._answer()
@@ -98,26 +97,29 @@ class Exchange:
             outcome = self._failed(error)
         finally:
             self._service.exchanges.discard(self)
-            result = self._result
+            result = self._at.result
             if result is not None:
+                if result.lease.span is not None:
+                    result.lease.span.streamed(outcome, self._at.usage)
                 result.lease.release()
-                if self._began and self._decided is not None and not self._paid:
-                    self._service.billing.broke_off(self._live, self._decided, result, self._bill, self._counted())
+                decided = self._at.decided
+                if self._at.broke_off and decided is not None:
+                    self._service.billing.broke_off(self._live, decided, result, self._at.bill, self._at.counted())
             self._conclude(outcome)
             if self._used is not None:
                 self._used.leave()
 
     def end(self) -> None:
         """The router stops: whatever is not answered yet is told so."""
-        if self._request.task is not None and not self._ended:
-            self._ended = True
+        if self._request.task is not None and not self._told_to_end:
+            self._told_to_end = True
             self._request.task.cancel()
 
     def _failed(self, error: BaseException) -> str:
         """Tell the client, as far as that can be done; the outcome for the metrics."""
         request = self._request
         if isinstance(error, asyncio.CancelledError):
-            if request.task is None or not (request.gone or self._ended):
+            if request.task is None or not (request.gone or self._told_to_end):
                 raise error
             request.task.uncancel()
             if request.gone:
@@ -125,7 +127,7 @@ class Exchange:
             error = _shutting_down()
         assert isinstance(error, Exception)
         failure = as_api_error(error)
-        if self._began is not None:
+        if self._at.first_byte is not None:
             self._count("stream_broken")
             request.send(openai.stream_error(failure))
             request.end()
@@ -137,41 +139,32 @@ class Exchange:
         )
         return outcome
 
-    def _counted(self) -> Counted:
-        """The tokens of the answer. Of a stream that nobody counted, what was seen: servers send about one in an
-        event."""
-        seen = Usage(self._decided.request.tokens_in, self._events) if self._events and self._decided else None
-        return Counted(self._usage, seen)
-
-    @property
-    def _paid(self) -> bool:
-        """Whether the answer is on the bill."""
-        return any(charge.purpose == "answer" for charge in self._bill.charges)
-
     async def _answer(self) -> None:
         http, service = self._request, self._service
         if service.ended:
             raise _shutting_down()
         if http.method != "POST":
             raise not_allowed("POST")
-        self._tenant = await service.tenant(self._live, http.headers)  # before the body: a stranger's is not read
+        self._at.tenant = await service.tenant(self._live, http.headers)  # before the body: a stranger's is not read
         fields: dict[bytes, bytes] = dict(http.headers)
         _check_content_type(fields, http.path)
         settings = service.settings
         body = await http.body(settings.max_body_bytes, settings.body_s)
-        began = self._read = time.monotonic()  # what a client takes to send does not count against the backends
+        began = self._at.read = time.monotonic()  # what a client takes to send does not count against the backends
         if service.live is not self._live:  # a slow body must not make an old policy, or an old key, last
             self._live = service.live
-            self._tenant = await service.tenant(self._live, http.headers)
+            self._at.tenant = await service.tenant(self._live, http.headers)
         live = self._used = self._live.enter()
-        parsed = self._parsed = self._wire.parse(fields, body, live.policy)
-        hints = self._hints = parse_hints(http.headers, live.policy)
-        decided, self._masked = await service.decide(live, parsed, hints, len(body), self._tenant.name, began)
-        self._decided = decided
+        parsed = self._at.parsed = self._wire.parse(fields, body, live.policy)
+        hints = self._at.hints = parse_hints(http.headers, live.policy)
+        self.trail.request_id = hints.request_id
+        decided, self._at.masked = await service.decide(live, parsed, hints, len(body), self._at.tenant.name, began)
+        self._at.decided = decided
+        self.trail.request_id, self.trail.decision = decided.decision.request_id, decided.id
         if decided.decision.refusal is not None:
             raise ApiError.from_refusal(decided.decision.refusal, decided.decision.notices, decided.label.why)
         call = self._call(parsed, decided, body)
-        result = self._result = await service.execute(live, decided, call, self._steps, self._bill, began)
+        result = self._at.result = await service.execute(live, decided, call, self._at.steps, self._at.bill, began)
         if result.answer.chunks is not None:
             await self._stream(decided, result, call)
             self._count("ok")
@@ -187,8 +180,9 @@ class Exchange:
             return Call(parsed.model, "", b"", parsed.stream, parsed.infer, request.id, label=request.label)
         label = request.label
         sent = bytes(body)  # no copy: it is that already
-        if self._masked is not None:  # only then has anything been removed, and only then may less than the label count
-            sent, label = msgspec.json.encode(self._masked.content), decided.decision.sent_label
+        masked = self._at.masked
+        if masked is not None:  # only then has anything been removed, and only then may less than the label count
+            sent, label = msgspec.json.encode(masked.content), decided.decision.sent_label
         twice = openai.repeatable(parsed.content)
         return Call(parsed.model, parsed.path, sent, parsed.stream, None, request.id, twice, label)
 
@@ -199,49 +193,49 @@ class Exchange:
             head = lines(headers)
         else:
             body = answer.body or b""
-        if self._masked is not None:
-            body, unrestored = restore_body(body, self._masked.pseudonyms)
+        if self._at.masked is not None:
+            body, unrestored = restore_body(body, self._at.masked.pseudonyms)
             self._service.metrics.unrestored.inc(unrestored)
-        self._usage = answer.usage
-        self._service.billing.finished(self._live, decided, result, self._bill, Counted(answer.usage))
-        return body, head + self._head(self._bill.usd)
+        self._at.usage = answer.usage
+        self._service.billing.finished(self._live, decided, result, self._at.bill, Counted(answer.usage))
+        return body, head + self._head(self._at.bill.usd)
 
     async def _stream(self, decided: Decided, result: Result, call: Call) -> None:
         """Everything but the end of a streamed answer: the caller sends that once nothing can fail any more."""
         chunks, target = result.answer.chunks, result.candidate.target
         assert chunks is not None
         try:
-            estimate = self._service.billing.expected_usd(decided, result.candidate, self._bill)
+            estimate = self._service.billing.expected_usd(decided, result.candidate, self._at.bill)
             http, idle_s = self._request, self._service.settings.client_idle_s
             http.begin(f"content-type: text/event-stream\r\ncache-control: no-cache\r\n{self._head(estimate)}")
-            now = self._began = time.monotonic()
+            now = self._at.first_byte = time.monotonic()
             self._live.state.observe_ttft(target, (result.began_at - result.started) * 1000, now)
             if decided.decision.resume:
                 chunks = ResumedStream(chunks, call, self._resume)
-            if self._masked is not None:
-                chunks = RestoredStream(chunks, self._masked.pseudonyms)
+            if self._at.masked is not None:
+                chunks = RestoredStream(chunks, self._at.masked.pseudonyms)
             async for chunk in chunks:
-                self._events += openai.pieces_in(chunk)
+                self._at.events += openai.pieces_in(chunk)
                 if b'"usage"' in chunk:
-                    self._usage = openai.usage_in(chunk) or self._usage
+                    self._at.usage = openai.usage_in(chunk) or self._at.usage
                 http.send(chunk)
                 if http.slow:
                     await http.drained(idle_s)
             if isinstance(chunks, RestoredStream):
                 self._service.metrics.unrestored.inc(chunks.unrestored)
-            result = self._result or result  # another, where it was gone on with
-            self._service.billing.finished(self._live, decided, result, self._bill, self._counted())
+            result = self._at.result or result  # another, where it was gone on with
+            self._service.billing.finished(self._live, decided, result, self._at.bill, self._at.counted())
         except BackendError:
-            self._live.stream_broke(self._result or result)
+            self._live.stream_broke(self._at.result or result)
             raise
         finally:
             await chunks.aclose()
 
     async def _resume(self, call: Call) -> Chunks | None:
         """The stream has broken: one of a backend that has not been asked yet."""
-        broken, decided = self._result, self._decided
+        broken, decided = self._at.result, self._at.decided
         assert broken is not None and decided is not None
-        asked = {step.backend for step in self._steps}
+        asked = {step.backend for step in self._at.steps}
         # What a backend has said may be as sensitive as what it may see, whatever the request's label.
         least = broken.candidate.target.clearance
         rest = tuple(
@@ -252,29 +246,29 @@ class Exchange:
         decision = replace(decided.decision, attempts=rest, strategy=None)
         try:
             resumed = replace(decided, decision=decision)
-            result = await self._service.resume(self._live, resumed, call, self._steps, self._bill)
+            result = await self._service.resume(self._live, resumed, call, self._at.steps, self._at.bill)
         except (ApiError, RequestRejected):
             return None
         self._live.stream_broke(broken)
         broken.step.outcome = "broken"
-        self._service.billing.broke_off(self._live, decided, broken, self._bill, self._counted())
-        self._events, self._usage = 0, None
+        self._service.billing.broke_off(self._live, decided, broken, self._at.bill, self._at.counted())
+        self._at.events, self._at.usage = 0, None
         broken.lease.release()
-        self._result = result
+        self._at.result = result
         return result.answer.chunks
 
     def _head(self, cost: float | None = None) -> str:
         """What every answer says of its decision, as headers."""
-        decided, result = self._decided, self._result
+        decided, result = self._at.decided, self._at.result
         if decided is None:
-            known = self._hints.request_id
+            known = self._at.hints.request_id
             return "x-pointsman-schema: 1\r\n" + (f"x-request-id: {known}\r\n" if known else "")
         decision = decided.decision
         head = (
             f"x-pointsman-schema: 1\r\nx-request-id: {decision.request_id}\r\nx-pointsman-decision: {decided.id}\r\n"
             f"x-pointsman-rule: {decision.rule}\r\nx-pointsman-label: {decided.policy.levels[decision.label]}\r\n"
         )
-        if self._hints.trace:
+        if self._at.hints.trace:
             head += f"x-pointsman-trace: {trace(decided)}\r\n"
         for notice in decision.notices:
             head += f"x-pointsman-notice: {quote(notice, safe=_PLAIN)}\r\n"
@@ -286,79 +280,30 @@ class Exchange:
             )
         return head if cost is None else f"{head}x-pointsman-cost-usd: {cost:.9f}\r\n"
 
-    def _count(self, outcome: str) -> None:
+    def _count(self, outcome: str) -> EndedKey:
         """Count how it ends, once, before the last byte of the answer leaves: so that a process that is killed has
         counted every request that was answered."""
-        if self._ended_as is None:
-            self._ended_as = self._key(outcome)
-            self._service.accounts.count(self._ended_as)
-
-    def _key(self, outcome: str) -> EndedKey:
-        target = self._result.candidate.target if self._result is not None else None
-        parsed, task, model, route = self._parsed, "", "", ""
-        if parsed is not None:
-            policy = self._live.policy
-            task, route = parsed.task, parsed.path if parsed.infer is None else oip.ROUTE
-            model = parsed.model if parsed.model in policy.model_names else UNKNOWN_MODEL
-        return EndedKey(
-            route,
-            task,
-            model,
-            self._tenant.name,
-            self._decided.decision.rule if self._decided is not None else "",
-            target.backend if target is not None else "",
-            target.tier if target is not None else "",
-            outcome,
-        )
+        if self._key is None:
+            self._key = self._at.key(outcome, self._live.policy)
+            self._service.accounts.count(self._key)
+        return self._key
 
     def _conclude(self, outcome: str) -> None:
         """All that is told of it besides, once it is over."""
-        self._count(outcome)
-        key, now = self._ended_as, time.monotonic()
-        assert key is not None, "it has just been counted"
-        outcome = key.outcome
-        result, decided, service = self._result, self._decided, self._service
-        took = now - self._arrived
-        baseline, met = None, None
-        if decided is not None and outcome == "ok":
-            baseline = service.billing.baseline_usd(decided, self._bill)
-        if decided is not None:
-            ttft_ms = (self._began - self._read) * 1000 if self._began is not None else None
-            met = slo_met(outcome, decided.decision, (now - self._read) * 1000, ttft_ms)
-        ended = Ended(took, self._overhead_s(now), *self._token_times(now), met, self._bill.charges, baseline)
-        service.accounts.ended(key, ended)
-        if decided is None or self._parsed is None:
-            return
-        usage = self._usage
-        concluded = Outcome(
-            outcome=outcome,
-            backend=result.candidate.target.backend if result is not None else None,
-            attempts=result.attempts if result is not None else 0,
-            steps=[one.told() for one in self._steps] if len(self._steps) > 1 else None,
-            ms=took * 1000,
-            ttft_ms=(self._began - self._arrived) * 1000 if self._began is not None else None,
-            tokens_in=usage.tokens_in if usage else None,
-            tokens_out=usage.tokens_out if usage else None,
-            cost_usd=self._bill.usd if self._bill.charges else None,
-            charges=self._bill.charges or None,
-            baseline_usd=baseline,
-            slo_met=met,
-        )
-        service.concluded(self._live, decided, concluded, self._parsed, self._hints)
-
-    def _overhead_s(self, now: float) -> float | None:
-        """What the request took here: until its first attempt, and from its answer on; of a stream, to its first
-        byte."""
-        if self._result is None or not self._steps:
-            return None
-        return self._steps[0].began - self._read + (self._began or now) - self._result.began_at
-
-    def _token_times(self, now: float) -> tuple[float | None, float | None]:
-        """Of a stream: seconds to its first byte, and from token to token."""
-        if self._began is None:
-            return None, None
-        tokens = self._usage.tokens_out if self._usage else self._events
-        return self._began - self._arrived, (now - self._began) / (tokens - 1) if tokens > 1 else None
+        key, now = self._count(outcome), time.monotonic()
+        at, service, outcome = self._at, self._service, key.outcome
+        baseline = None
+        if at.decided is not None and outcome == "ok":
+            baseline = service.billing.baseline_usd(at.decided, at.bill)
+        met = at.slo_met(outcome, now)
+        service.accounts.ended(key, at.measured(now, met, baseline, self.trail.trace_id))
+        if at.decided is not None and at.parsed is not None:
+            service.concluded(self._live, at.decided, at.outcome(outcome, now, met, baseline), at.parsed, at.hints)
+        if self.trail.trace_id is not None or log.isEnabledFor(logging.INFO):
+            ended = at.ended(key, self._request.status, now)
+            if self.trail.span is not None:  # one that is not sampled has nothing to tell
+                self.trail.span.end(ended)
+            tell(ended, self.trail)
 
 
 def _shutting_down() -> ApiError:

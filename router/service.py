@@ -8,8 +8,7 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -22,6 +21,7 @@ from policies.compile import CompiledPolicy
 from policies.decide import decide
 from policies.errors import ConfigurationError
 from policies.tenants import ANONYMOUS, Tenant
+from router import logs
 from router.attempts import Ask, Result, Step
 from router.billing import Bill, Billing, Counted
 from router.candidate import Comparisons, Told
@@ -34,6 +34,7 @@ from router.identity import RawHeaders
 from router.ledgers.central import CentralLedger, open_central
 from router.ledgers.client import Leases
 from router.live import Live
+from router.orders import LOG_LEVEL, RELOAD, Orders, Reload
 from router.recent import Recent
 from router.requests import Masked, build_request, deadline_ms
 from router.scans import Scans, beside_the_loop
@@ -45,6 +46,7 @@ from router.telemetry.accounts import Accounts
 from router.telemetry.exposition import render
 from router.telemetry.gauges import Gauges, expect
 from router.telemetry.metrics import Metrics
+from router.trail import open_tracing
 from router.wire.parsed import Parsed
 
 log = logging.getLogger("pointsman")
@@ -54,15 +56,6 @@ _RETIRE_S = 300.0
 """How long requests under a configuration that has been replaced may keep its backends open."""
 Loader = Callable[[], Configuration]
 """Reads the configuration again. Called in a thread; raises ConfigurationError with every reason."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reload:
-    """What came of a reload. `policy` is the digest that is live now."""
-
-    outcome: str  # swapped | unchanged | refused
-    policy: str
-    problems: tuple[str, ...] = ()
 
 
 class Ending(Protocol):
@@ -107,7 +100,8 @@ class Service:
         self.exchanges: set[Ending] = set()
         self.recent = Recent()
         self.log: DecisionLog | None = None
-        self.peers: Callable[[], Awaitable[list[Reload]]] = self._alone
+        self.orders = Orders({RELOAD: self.reload, LOG_LEVEL: logs.obey})
+        self.tracing = open_tracing(self.settings, replica)
         self._reloading = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
         self._scans = Scans()
@@ -162,6 +156,8 @@ class Service:
             await self._sharing.aclose()
         if self.log is not None:
             await asyncio.to_thread(self.log.close)
+        if self.tracing is not None:
+            await self.tracing.aclose()
 
     # --- one request ------------------------------------------------------------------------------------------------
 
@@ -340,11 +336,8 @@ class Service:
 
     async def reload_everywhere(self) -> Reload:
         """In every process of the router, this one included: what came of it, the worst if they differ."""
-        results = await self.peers()
+        results: list[Reload] = await self.orders.everywhere(RELOAD)
         return min(results, key=lambda one: ("refused", "swapped", "unchanged").index(one.outcome))
-
-    async def _alone(self) -> list[Reload]:
-        return [await self.reload()]
 
     async def reload(self) -> Reload:
         """Read the configuration again and swap it in whole. One that is bad in any way is refused; the live one

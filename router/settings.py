@@ -27,6 +27,10 @@ class Settings:
     watch_interval_s: float = 1.0  # how often to look whether the configuration's files have changed; 0: never
     decision_log: LogSettings | None = None
     ledger: str | None = field(default=None, repr=False)  # that keeps budgets: a file, or Redis's URL (with a password)
+    otlp_endpoint: str | None = field(default=None, repr=False)  # the collector of traces; none: there are no traces
+    trace_share: float = 1.0  # of the requests whose caller has not decided whether they are sampled
+    log_format: str = "text"
+    log_level: str = "warning"
     candidate_sample: float = 0.1  # share of the decisions that a candidate policy makes otherwise, to be logged
 
 

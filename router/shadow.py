@@ -21,6 +21,7 @@ from router.decisionlog.record import Decided
 from router.errors import ApiError
 from router.live import Live
 from router.telemetry.metrics import Metrics
+from router.trail import CURRENT
 from router.wire.openai import usage_in
 
 log = logging.getLogger("pointsman")
@@ -58,6 +59,8 @@ class Shadows:
 
     async def _send(self, live: Live, decided: Decided, call: Call, name: str) -> None:
         outcome, bill = "failed", Bill()
+        if (trail := CURRENT.get()) is not None:
+            CURRENT.set(trail.of_copy())
         live.enter()
         try:
             result = await self._execute(live, decided, call, bill)

@@ -87,6 +87,26 @@ MUTANTS = (
         "tests/backends/test_jsonbody.py",
     ),
     Mutant(
+        "4 no payload", "what a caller's trace state says goes to the cloud", "router/tracing.py",
+        'return self._state if tier != "cloud" else ""', "return self._state",
+        "tests/router/test_tracing.py",
+    ),
+    Mutant(
+        "4 no payload", "a path's model stands in spans", "router/exchange.py",
+        "http.method, self._wire.route, http.headers", "http.method, http.path, http.headers",
+        "tests/router/test_tracing.py",
+    ),
+    Mutant(
+        "4 no payload", "a model that nobody serves stands in spans", "router/tracing.py",
+        '"pointsman.model": shown_model(decided.request, policy)', '"pointsman.model": decided.request.model',
+        "tests/router/test_tracing.py",
+    ),
+    Mutant(
+        "4 no payload", "an exception's message stands in log lines", "router/logs.py",
+        'return message.partition("\\n")[0] if record.name == "asyncio" else message', "return message",
+        "tests/router/test_logs.py",
+    ),
+    Mutant(
         "4 no payload", "the name of an unknown model is logged", "router/decisionlog/record.py",
         "        stated[\"model\"] = UNKNOWN_MODEL\n", "        pass\n",
         "tests/router/test_decision_log.py",

@@ -7,8 +7,24 @@ import importlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from router import __version__
+from router.cli.arguments import (
+    ago,
+    base_url,
+    count,
+    count0,
+    duration,
+    load,
+    moment,
+    pair,
+    percent,
+    port,
+    seconds0,
+    share,
+    size,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,7 +63,7 @@ def _serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     _configuration(parser)
     parser.add_argument("--engine", choices=("ray", "local"), default="ray", help="what runs the router (default: ray)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
-    parser.add_argument("--port", type=_port, default=8000, help="data API (default: 8000)")
+    parser.add_argument("--port", type=port, default=8000, help="data API (default: 8000)")
     parser.add_argument(
         "--allow-anonymous", action="store_true", help="listen beyond this machine without a Tenants document"
     )
@@ -57,27 +73,27 @@ def _serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "--admin-token-env", metavar="NAME", help="variable that holds the admin API's tokens, one a line"
     )
     tokens.add_argument("--admin-token-file", metavar="FILE", help="file that holds them")
-    parser.add_argument("--admin-port", type=_port, default=8001, help="admin API (default: 8001)")
+    parser.add_argument("--admin-port", type=port, default=8001, help="admin API (default: 8001)")
     parser.add_argument(
-        "--max-body", type=_size, default="32MiB", metavar="SIZE", help="largest request body (default: 32MiB)"
+        "--max-body", type=size, default="32MiB", metavar="SIZE", help="largest request body (default: 32MiB)"
     )
     parser.add_argument(
-        "--max-bodies", type=_size, default="1GiB", metavar="SIZE",
+        "--max-bodies", type=size, default="1GiB", metavar="SIZE",
         help="request bodies held at once, of all requests together (default: 1GiB)",
     )  # fmt: skip
     parser.add_argument(
-        "--deadline", type=_duration, default=60.0, metavar="SECONDS", help="for requests that give none (default: 60)"
+        "--deadline", type=duration, default=60.0, metavar="SECONDS", help="for requests that give none (default: 60)"
     )
     parser.add_argument(
-        "--replicas", type=_count, default=1, help="router processes on this node, engine ray only (default: 1)"
+        "--replicas", type=count, default=1, help="router processes on this node, engine ray only (default: 1)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the draws that break ties (default: 0)")
     parser.add_argument(
-        "--watch", type=_seconds0, default=1.0, metavar="SECONDS",
+        "--watch", type=seconds0, default=1.0, metavar="SECONDS",
         help="how often to look for changed files (default: 1; 0: reload on SIGHUP or POST /reload only)",
     )  # fmt: skip
     parser.add_argument(
-        "--drain", type=_seconds0, default=10.0, metavar="SECONDS",
+        "--drain", type=seconds0, default=10.0, metavar="SECONDS",
         help="how long requests in progress may take once told to stop (default: 10)",
     )  # fmt: skip
     parser.add_argument("--skip-tests", action="store_true", help="go live even where the *_test.yaml beside it fail")
@@ -86,10 +102,10 @@ def _serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     )
     parser.add_argument("--decision-log", metavar="FOLDER", help="write a record of every decision there")
     parser.add_argument(
-        "--decision-log-size", type=_size, default="64MiB", metavar="SIZE", help="of a file (default: 64MiB)"
+        "--decision-log-size", type=size, default="64MiB", metavar="SIZE", help="of a file (default: 64MiB)"
     )
     parser.add_argument(
-        "--decision-log-keep", type=_count0, default=0, metavar="N", help="keep the latest N files (default: all)"
+        "--decision-log-keep", type=count0, default=0, metavar="N", help="keep the latest N files (default: all)"
     )
     ledger = parser.add_mutually_exclusive_group()
     ledger.add_argument(
@@ -98,6 +114,19 @@ def _serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "(default: in memory, shared by the replicas of this router)",
     )  # fmt: skip
     ledger.add_argument("--ledger-env", metavar="NAME", help="variable that holds the URL, for one with a password")
+    parser.add_argument(
+        "--otlp-endpoint", type=base_url, metavar="URL",
+        help="send traces to this OpenTelemetry collector, to URL/v1/traces (default: no traces)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--trace-share", type=share, default=1.0, metavar="SHARE",
+        help="of the requests that are traced, 0 to 1; where the caller has decided that, it holds (default: 1)",
+    )  # fmt: skip
+    parser.add_argument("--log-format", choices=("text", "json"), default="text", help="of log lines (default: text)")
+    parser.add_argument(
+        "--log-level", choices=("debug", "info", "warning", "error"), default="warning",
+        help="of the router's own log lines; PUT /log-level changes it (default: warning)",
+    )  # fmt: skip
     parser.set_defaults(module="serve")
 
 
@@ -128,9 +157,9 @@ def _explain(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     facts.add_argument("--tenant", help="default: anonymous")
     facts.add_argument("--label", help="sensitivity level (default: the policy's)")
     facts.add_argument("--usage", help="what the answer is for, as in x-usage")
-    facts.add_argument("--tokens-in", type=_count0, help="default: 0")
-    facts.add_argument("--tokens-out", type=_count0, help="default: 256")
-    facts.add_argument("--deadline-ms", type=_duration, help="default: none")
+    facts.add_argument("--tokens-in", type=count0, help="default: 0")
+    facts.add_argument("--tokens-out", type=count0, help="default: 256")
+    facts.add_argument("--deadline-ms", type=duration, help="default: none")
     facts.add_argument("--stream", action="store_true", default=None)
     facts.add_argument("--no-fallback", action="store_true", default=None)
     facts.add_argument("--route", help="path that is called (default: the usual one of the task)")
@@ -140,17 +169,17 @@ def _explain(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     facts.add_argument("--masked-label", help="level it would have once pseudonymised (default: it cannot be)")
     for name, what in (("header", "a header that the policy allows"), ("request-label", "a label of the request")):
         facts.add_argument(
-            f"--{name}", dest=f"{name.removeprefix('request-')}s", action="append", type=_pair, metavar="NAME=VALUE",
+            f"--{name}", dest=f"{name.removeprefix('request-')}s", action="append", type=pair, metavar="NAME=VALUE",
             help=f"{what}; repeatable",
         )  # fmt: skip
     parser.add_argument("--replay", metavar="ID", help="a logged decision, made again from its record")
     parser.add_argument("--log", action="append", default=[], metavar="PATH", help="folder or file of the decision log")
-    parser.add_argument("--now", type=_moment, metavar="TIME", help="as if it were then: 2026-04-01T09:00:00+09:00")
+    parser.add_argument("--now", type=moment, metavar="TIME", help="as if it were then: 2026-04-01T09:00:00+09:00")
     parser.add_argument(
         "--in-flight",
         action="append",
         default=[],
-        type=_load,
+        type=load,
         metavar="BACKEND=N",
         help="as if it were serving so many",
     )
@@ -173,7 +202,7 @@ def _test(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument("--junit", metavar="FILE", help="write the results as JUnit XML")
     parser.add_argument("--coverage", action="store_true", help="list what no case exercises")
     parser.add_argument(
-        "--fail-under", type=_percent, metavar="PERCENT", help="fail where coverage is lower (implies --coverage)"
+        "--fail-under", type=percent, metavar="PERCENT", help="fail where coverage is lower (implies --coverage)"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.set_defaults(module="test")
@@ -188,7 +217,7 @@ def _log(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         description="Check that no record was edited, removed or moved. Exit status 1 where one was.",
     )
     tail = actions.add_parser("tail", help="show the latest decisions", description="Show the latest decisions.")
-    tail.add_argument("-n", "--lines", type=_count0, default=10, metavar="N", help="how many (default: 10)")
+    tail.add_argument("-n", "--lines", type=count0, default=10, metavar="N", help="how many (default: 10)")
     tail.add_argument("-f", "--follow", action="store_true", help="go on as they are written")
     for action in (verify, tail):
         action.add_argument("paths", nargs="+", metavar="PATH", help="folders or files of a decision log")
@@ -235,8 +264,8 @@ def _report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     parser.add_argument("log", nargs="+", metavar="LOG", help="folders or files of a decision log")
     when = "as 7d, 12h, 30m before now, or a time such as 2026-04-01T09:00:00+09:00"
-    parser.add_argument("--since", type=_ago, default="7d", metavar="TIME", help=f"from when on (default: 7d), {when}")
-    parser.add_argument("--until", type=_ago, metavar="TIME", help="until when (default: now)")
+    parser.add_argument("--since", type=ago, default="7d", metavar="TIME", help=f"from when on (default: 7d), {when}")
+    parser.add_argument("--until", type=ago, metavar="TIME", help="until when (default: now)")
     parser.add_argument(
         "--fleet", action="append", default=[], metavar="PATH",
         help="fleet file or folder: with it, what own hardware costs by the hour, and from which load on it pays",
@@ -256,7 +285,7 @@ def _top(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "url", nargs="?", default="http://127.0.0.1:8001", metavar="URL",
         help="its admin port (default: http://127.0.0.1:8001)",
     )  # fmt: skip
-    parser.add_argument("--interval", type=_duration, default=2.0, metavar="SECONDS", help="between looks (default: 2)")
+    parser.add_argument("--interval", type=duration, default=2.0, metavar="SECONDS", help="between looks (default: 2)")
     parser.add_argument("--once", action="store_true", help="show one interval, and end")
     parser.add_argument("--json", action="store_true", help="the same as one JSON object")
     token = parser.add_mutually_exclusive_group()
@@ -294,82 +323,3 @@ def _scan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "secrets give restricted",
     )
     parser.set_defaults(module="scan")
-
-
-# --- argument types -----------------------------------------------------------------------------------------------
-
-
-def _number(text: str, low: float, high: float, what: str, kind: Callable[[str], Any] = int) -> Any:
-    try:
-        number = kind(text)
-    except ValueError:
-        number = None
-    if number is None or not low <= number <= high:
-        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
-    return number
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, sign, value = text.partition("=")
-    if not name or not sign:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
-    return name, value
-
-
-def _load(text: str) -> tuple[str, int]:
-    name, count = _pair(text)
-    return name, _count0(count)
-
-
-def _moment(text: str) -> float:
-    from policies.calendar import moment
-
-    try:
-        return moment(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 2026-04-01T09:00:00+09:00") from None
-
-
-def _ago(text: str) -> float:
-    """Seconds before now, as a number below 0, or a moment in seconds since 1970."""
-    unit = {"d": 86400.0, "h": 3600.0, "m": 60.0}.get(text[-1:])
-    if unit is None or not text[:-1].replace(".", "", 1).isdigit():
-        return _moment(text)
-    return -_duration(text[:-1]) * unit
-
-
-def _port(text: str) -> int:
-    port: int = _number(text, 1, 65535, "a port from 1 to 65535")
-    return port
-
-
-def _seconds0(text: str) -> float:
-    seconds: float = _number(text, 0, 1e6, "a number from 0", float)
-    return seconds
-
-
-def _percent(text: str) -> float:
-    percent: float = _number(text, 0, 100, "a number from 0 to 100", float)
-    return percent
-
-
-def _count(text: str) -> int:
-    count: int = _number(text, 1, 1e6, "a number from 1")
-    return count
-
-
-def _count0(text: str) -> int:
-    count: int = _number(text, 0, 1e12, "a number from 0")
-    return count
-
-
-def _duration(text: str) -> float:
-    duration: float = _number(text, 1e-6, 1e9, "a number over 0", float)
-    return duration
-
-
-def _size(text: str) -> int:
-    units = {"KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "B": 1, "": 1}
-    unit = next(unit for unit in units if text.endswith(unit))
-    size: float = _number(text.removesuffix(unit), 1e-3, 1e12, "a size such as 500KiB or 32MiB", float)
-    return int(size * units[unit])

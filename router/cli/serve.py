@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import logging
+import importlib
 import os
 import sys
 from pathlib import Path
 
 from backends.errors import BackendError
 from policies.errors import ConfigurationError
+from router import logs
 from router.configuration import Configuration
 from router.credentials import digest
 from router.decisionlog.writer import LogSettings
@@ -22,7 +23,10 @@ MIN_TOKEN = 16
 
 
 def run(arguments: argparse.Namespace) -> int:
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.configure(arguments.log_format, arguments.log_level)
+    if arguments.otlp_endpoint is not None and (wrong := _no_tracing()):
+        print(f"pointsman serve: {wrong}", file=sys.stderr)
+        return 2
     candidate = Path(arguments.candidate).absolute() if arguments.candidate else None
     tokens, wrong = _admin_tokens(arguments)
     if wrong:
@@ -63,6 +67,10 @@ def run(arguments: argparse.Namespace) -> int:
         drain_s=arguments.drain,
         decision_log=_log_settings(arguments),
         ledger=ledger,
+        otlp_endpoint=arguments.otlp_endpoint,
+        trace_share=arguments.trace_share,
+        log_format=arguments.log_format,
+        log_level=arguments.log_level,
     )
     if settings.port == settings.admin_port:
         print("pointsman serve: --port and --admin-port must differ", file=sys.stderr)
@@ -81,6 +89,18 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"not started: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _no_tracing() -> str:
+    """What is missing for traces; "" where nothing is."""
+    try:
+        importlib.import_module("router.tracing")
+    except ModuleNotFoundError as error:
+        return (
+            f"--otlp-endpoint needs OpenTelemetry's exporter, and {error.name} is not installed: "
+            "pip install 'pointsman[tracing]'"
+        )
+    return ""
 
 
 def _admin_tokens(arguments: argparse.Namespace) -> tuple[tuple[bytes, ...], str]:

@@ -36,14 +36,15 @@ from backends.registry import BUILDERS, Builder
 from backends.tensors import ModelMetadata
 from policies.schema import Backend as BackendSpec
 from policies.schema import Batching
-from router import process
+from router import logs, process
 from router.configuration import Configuration
 from router.ledgers.central import REDIS, LedgerLost
 from router.ledgers.file import FileLedger
 from router.ledgers.leases import Grant, Report
 from router.loading import ConfigurationLoader
+from router.orders import RELOAD
 from router.server import Listeners, PortInUse, bind
-from router.service import Reload, Service
+from router.service import Service
 from router.settings import Settings
 from router.sharing import Board, View
 from router.stamps import Stamp, stamp
@@ -77,10 +78,10 @@ class RouterReplica:
     async def __init__(  # type: ignore[misc]  # Serve awaits it
         self, blueprint: Blueprint, hosts: dict[str, Any], ledger: Any = None, board: Any = None
     ) -> None:
-        # Our log lines go where Ray Serve keeps its own: the replica's log file.
-        logging.getLogger("pointsman").parent = logging.getLogger("ray.serve")
-        _make_metrics_folder()
         settings = blueprint.settings
+        # Our log lines go where Ray Serve keeps its own: the replica's log file.
+        logs.join(logging.getLogger("ray.serve"), settings.log_format, settings.log_level)
+        _make_metrics_folder()
         loader = blueprint.loader
         configuration = await asyncio.to_thread(loader)
 
@@ -99,7 +100,7 @@ class RouterReplica:
         central = ActorLedger(ledger) if ledger is not None else None
         shared = ActorBoard(board) if board is not None else None
         self._service = Service(configuration, settings, builders, loader, writer, central, shared)
-        self._service.peers = self._reload_everywhere
+        self._service.orders.everywhere = self._everywhere
         await self._service.start()
         self._watching = watching(self._service, loader, settings.watch_interval_s)
         data = bind(settings.host, settings.port, shared=settings.replicas > 1)
@@ -116,8 +117,8 @@ class RouterReplica:
     async def ready(self) -> bool:
         return bool(self._service.readiness()["ready"])
 
-    async def reload(self) -> Reload:
-        return await self._service.reload()
+    async def obey(self, order: str, *arguments: str) -> Any:
+        return await self._service.orders.obey(order, *arguments)
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Called by Ray Serve in every replica where `user_config` changes, without a restart: any change of it
@@ -125,9 +126,9 @@ class RouterReplica:
         if hasattr(self, "_listeners"):
             await self._service.reload()
 
-    async def _reload_everywhere(self) -> list[Reload]:
+    async def _everywhere(self, order: str, *arguments: str) -> list[Any]:
         replicas = serve.get_deployment_handle(ROUTER, APPLICATION)
-        return list(await replicas.broadcast("reload").results_async())
+        return list(await replicas.broadcast("obey", order, *arguments).results_async())
 
     async def check_health(self) -> None:
         """Called by Ray Serve. The process answers, so it lives; backends' health is the service's own concern."""
@@ -305,7 +306,7 @@ def _on_signals(stop: threading.Event) -> None:
 def _reload_replicas() -> None:
     """In a thread: a signal's handler must not wait."""
     replicas = serve.get_deployment_handle(ROUTER, APPLICATION)
-    threading.Thread(target=lambda: replicas.broadcast("reload").results(), daemon=True).start()
+    threading.Thread(target=lambda: replicas.broadcast("obey", RELOAD).results(), daemon=True).start()
 
 
 def _start_ray() -> None:

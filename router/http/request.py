@@ -64,7 +64,7 @@ class Inbound:
 
     __slots__ = (
         "_answered", "_parts", "_peer", "_room", "_size", "_waiter", "announced", "begun", "binary", "chunked",
-        "complete", "expects_continue", "gone", "headers", "keep_alive", "method", "path", "task",
+        "complete", "expects_continue", "gone", "headers", "keep_alive", "method", "path", "status", "task",
     )  # fmt: skip
 
     def __init__(
@@ -76,6 +76,7 @@ class Inbound:
         self.expects_continue = False
         self.complete = False  # its body is all there
         self.begun = False  # part of the answer has been written
+        self.status = 0  # of the answer, once it has begun
         self.gone = False
         self.task: asyncio.Task[None] | None = None  # that answers it: cancelled when the client goes away
         self._peer = peer
@@ -232,7 +233,7 @@ class Inbound:
         self._peer.abort()
 
     def _head(self, status: int, headers: str) -> bytes:
-        self.begun = True
+        self.begun, self.status = True, status
         if self.expects_continue and not self.complete:  # whether its body still comes nobody knows
             self.keep_alive = False
         close = "" if self.keep_alive else "connection: close\r\n"

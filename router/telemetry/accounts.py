@@ -34,8 +34,8 @@ class EndedKey(NamedTuple):
     outcome: str
 
 
-class Ended(NamedTuple):
-    """A request that is over. Times in seconds; None where there is none."""
+class Measured(NamedTuple):
+    """Of a request that is over. Times in seconds; None where there is none."""
 
     seconds: float
     overhead_s: float | None
@@ -97,12 +97,12 @@ class Accounts:
         at = key.route, key.task, key.model, key.rule, key.backend, key.tier, key.outcome
         self._metrics.requests.add(at)
 
-    def ended(self, key: EndedKey, ended: Ended) -> None:
+    def ended(self, key: EndedKey, measured: Measured) -> None:
         """It is over."""
         group = self._ended.get(key)
         if group is None:
             group = self._ended[key] = _Ended()
-        seconds, overhead_s, first_s, per_token_s, met, charges, baseline_usd, trace_id = ended
+        seconds, overhead_s, first_s, per_token_s, met, charges, baseline_usd, trace_id = measured
         group.seconds.append(seconds)
         if overhead_s is not None:
             group.overhead.append(overhead_s)

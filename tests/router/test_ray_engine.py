@@ -19,6 +19,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tritonclient.http as triton
+from collector import collector
 from conftest import ROOT
 
 from router.demo.processes import free_port
@@ -63,7 +64,13 @@ backends:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory, onnx_models):
+def traces():
+    with collector() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory, onnx_models, traces):
     torch = pytest.importorskip("torch")
 
     class Triple(torch.nn.Module):
@@ -79,6 +86,7 @@ def served(tmp_path_factory, onnx_models):
     port, admin_port = free_port(), free_port()
     options = (
         "--replicas", "2", "--watch", "0", "--decision-log", str(folder / "log"),
+        "--otlp-endpoint", traces.url, "--log-format", "json",
     )  # fmt: skip
     with serving(folder, port, admin_port, *options) as served:
         yield served
@@ -178,6 +186,35 @@ def test_sighup_reloads_every_replica(served):
     _write_policy(served, "after-sighup")
     served.process.send_signal(signal.SIGHUP)
     assert soon(lambda: _rules(served) == {"after-sighup"})
+
+
+def test_each_replica_exports_its_own_traces(served):
+    ids = {served.chat()[1]["x-pointsman-decision"] for _ in range(20)}
+
+    def found():
+        spans = [span for span in traces.spans if span.facts.get("pointsman.decision.id") in ids]
+        return len(spans) == 20 and len({span.resource["service.instance.id"] for span in spans}) == 2
+
+    assert soon(found, within_s=15)
+
+
+def test_a_log_level_reaches_every_replica(served):
+    def told(ids):
+        """In which log files of replicas there is a line for these requests."""
+        files = [file for file in Path("/tmp/ray").glob("session_2*/logs/serve/replica_*router*") if file.is_file()]
+        lines = [(file, line) for file in files for line in file.read_text().splitlines() if '"request_id"' in line]
+        return [(file, found) for file, line in lines if (found := json.loads(line))["decision"] in ids]
+
+    before = {served.chat()[1]["x-pointsman-decision"] for _ in range(20)}
+    assert json.loads(served.call("PUT", "/log-level", {"level": "info"}, admin=True)[2]) == {"level": "info"}
+    ids = {served.chat()[1]["x-pointsman-decision"] for _ in range(20)}
+    assert served.call("PUT", "/log-level", {"level": "warning"}, admin=True)[0] == 200
+    after = {served.chat()[1]["x-pointsman-decision"] for _ in range(20)}
+    assert soon(lambda: len(told(ids)) == 20)
+    assert len({file for file, _ in told(ids)}) == 2
+    assert {(line["outcome"], line["logger"]) for _, line in told(ids)} == {("ok", "pointsman")}
+    assert all(line["trace_id"] for _, line in told(ids))
+    assert told(before | after) == []
 
 
 def test_replicas_share_a_limit_also_when_their_ledger_is_killed(served):

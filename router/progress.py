@@ -1,0 +1,118 @@
+"""How far a request has come: what is known of it, and what follows from that at its end. No clock is read here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from backends.calls import Usage
+from policies.compile import CompiledPolicy
+from policies.tenants import NOBODY, Tenant
+from router.attempts import Result, Step
+from router.billing import Bill, Counted
+from router.decisionlog.record import UNKNOWN_MODEL, Decided, Outcome
+from router.hints import NO_HINTS, Hints
+from router.requests import Masked
+from router.telemetry.accounts import EndedKey, Measured, slo_met
+from router.trail import Ended
+from router.wire.parsed import Parsed
+
+
+@dataclass(slots=True)
+class Progress:
+    """Of one request. Times in seconds on the monotonic clock."""
+
+    route: str  # as a path of the API
+    arrived: float
+    read: float  # when its body had come in
+    tenant: Tenant = NOBODY
+    parsed: Parsed | None = None
+    hints: Hints = NO_HINTS
+    decided: Decided | None = None
+    masked: Masked | None = None
+    result: Result | None = None
+    steps: list[Step] = field(default_factory=list)
+    bill: Bill = field(default_factory=Bill)
+    usage: Usage | None = None  # as the backend counted
+    events: int = 0  # of a stream, seen so far
+    first_byte: float | None = None  # when that of a streamed answer left
+
+    def counted(self) -> Counted:
+        """The tokens of the answer. Of a stream that nobody counted, what was seen: servers send about one in an
+        event."""
+        seen = Usage(self.decided.request.tokens_in, self.events) if self.events and self.decided else None
+        return Counted(self.usage, seen)
+
+    @property
+    def broke_off(self) -> bool:
+        """Whether an answer began that did not come to its end."""
+        paid = any(charge.purpose == "answer" for charge in self.bill.charges)
+        return self.first_byte is not None and self.decided is not None and not paid
+
+    def key(self, outcome: str, policy: CompiledPolicy) -> EndedKey:
+        target = self.result.candidate.target if self.result is not None else None
+        parsed, task, model, route = self.parsed, "", "", ""
+        if parsed is not None:
+            task, route = parsed.task, self.route
+            model = parsed.model if parsed.model in policy.model_names else UNKNOWN_MODEL
+        return EndedKey(
+            route,
+            task,
+            model,
+            self.tenant.name,
+            self.decided.decision.rule if self.decided is not None else "",
+            target.backend if target is not None else "",
+            target.tier if target is not None else "",
+            outcome,
+        )
+
+    def slo_met(self, outcome: str, now: float) -> bool | None:
+        """Whether the objective was, from when its body had come in."""
+        if self.decided is None:
+            return None
+        ttft_ms = (self.first_byte - self.read) * 1000 if self.first_byte is not None else None
+        return slo_met(outcome, self.decided.decision, (now - self.read) * 1000, ttft_ms)
+
+    def measured(self, now: float, met: bool | None, baseline_usd: float | None, trace_id: str | None) -> Measured:
+        overhead_s = first_s = per_token_s = None
+        if self.result is not None and self.steps:
+            # Until the first attempt, and from the answer on; of a stream, to its first byte.
+            overhead_s = self.steps[0].began - self.read + (self.first_byte or now) - self.result.began_at
+        if self.first_byte is not None:
+            first_s = self.first_byte - self.arrived
+            tokens = self.usage.tokens_out if self.usage else self.events
+            per_token_s = (now - self.first_byte) / (tokens - 1) if tokens > 1 else None
+        took = now - self.arrived
+        return Measured(took, overhead_s, first_s, per_token_s, met, self.bill.charges, baseline_usd, trace_id)
+
+    def outcome(self, outcome: str, now: float, met: bool | None, baseline_usd: float | None) -> Outcome:
+        """For the decision log."""
+        result, usage, first_byte = self.result, self.usage, self.first_byte
+        return Outcome(
+            outcome=outcome,
+            backend=result.candidate.target.backend if result is not None else None,
+            attempts=result.attempts if result is not None else 0,
+            steps=[one.told() for one in self.steps] if len(self.steps) > 1 else None,
+            ms=(now - self.arrived) * 1000,
+            ttft_ms=(first_byte - self.arrived) * 1000 if first_byte is not None else None,
+            tokens_in=usage.tokens_in if usage else None,
+            tokens_out=usage.tokens_out if usage else None,
+            cost_usd=self.bill.usd if self.bill.charges else None,
+            charges=self.bill.charges or None,
+            baseline_usd=baseline_usd,
+            slo_met=met,
+        )
+
+    def ended(self, key: EndedKey, status: int, now: float) -> Ended:
+        """For its span and its log line. `status` is that of the answer, 0 where none was begun."""
+        return Ended(
+            outcome=key.outcome,
+            status=status,
+            decided=self.decided,
+            backend=key.backend,
+            tier=key.tier,
+            attempts=len(self.steps),
+            seconds=now - self.arrived,
+            ttft_s=self.first_byte - self.arrived if self.first_byte is not None else None,
+            usage=self.usage,
+            cost_usd=self.bill.usd,
+        )
