@@ -49,11 +49,22 @@ def cost_usd(target: Target, tokens_in: int, tokens_out: int) -> float:
     return target.usd_per_request + tokens_in * target.usd_per_token_in + tokens_out * target.usd_per_token_out
 
 
+def energy_j(target: Target, seconds: float) -> float:
+    """Joules of so many seconds at one of a backend's places: its share of the watts with all places taken."""
+    return target.active_w * seconds / target.max_in_flight
+
+
+def carbon_g(joules: float, g_per_kwh: float) -> float:
+    """Grams of CO2 equivalent of so much energy."""
+    return joules / _J_PER_KWH * g_per_kwh
+
+
 def estimates(targets: Sequence[Target], request: Request, snapshot: Snapshot) -> list[Estimate]:
-    """Of each target: what `latency_ms`, `ttft_ms` and `cost_usd` say, written out once more because it is done for
-    every candidate of every request (a test holds them together)."""
+    """Of each target: what `latency_ms`, `ttft_ms`, `cost_usd`, `energy_j` and `carbon_g` say, written out once more
+    because it is done for every candidate of every request (a test holds them together)."""
     latencies, firsts, growths, in_flight = snapshot.latency_ms, snapshot.ttft_ms, snapshot.growth, snapshot.in_flight
     tokens_in, tokens_out, stream = request.tokens_in, request.tokens_out, request.stream
+    now_g_per_kwh = snapshot.g_per_kwh
     found: list[Estimate] = []
     for target in targets:
         index, places = target.index, target.max_in_flight
@@ -71,5 +82,6 @@ def estimates(targets: Sequence[Target], request: Request, snapshot: Snapshot) -
             first = (target.prior_ttft_ms if measured is None else measured) * crowding
         joules = target.active_w * expected / 1000 / places
         usd = target.usd_per_request + tokens_in * target.usd_per_token_in + tokens_out * target.usd_per_token_out
-        found.append(Estimate(expected, first, usd, joules, joules / _J_PER_KWH * target.g_per_kwh))
+        emits = now_g_per_kwh[target.backend_index] if now_g_per_kwh else target.g_per_kwh
+        found.append(Estimate(expected, first, usd, joules, joules / _J_PER_KWH * emits))
     return found
