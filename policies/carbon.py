@@ -197,7 +197,7 @@ def _json_table(text: str, file: str) -> tuple[Table, list[Problem]]:
         if value is None:  # not known of this zone: whoever names it is told that it is not there
             continue
         if isinstance(value, bool) or not isinstance(value, int | float) or not _good(value):
-            problems.append(Problem(file, 0, 0, f"zone {zone}: {_short(value)} is no intensity", _VALUE))
+            problems.append(Problem(file, 0, 0, f"zone {zone}: {_short(json.dumps(value))} is no intensity", _VALUE))
             continue
         values[zone] = float(value)
         if isinstance(stated.get("country_name"), str):
@@ -237,6 +237,7 @@ def read_series(text: str, file: str, column: str | None = None) -> tuple[Series
     times: list[float] = []
     values: list[float] = []
     kinds: set[bool] = set()
+    last = -math.inf
     for line, cells in rows.cells(at_value) if at_value is not None and not rows.problems else ():
         found, value = _seconds(cells[0]), rows.value(line, cells[at_value or 1])
         if found is None:
@@ -247,9 +248,10 @@ def read_series(text: str, file: str, column: str | None = None) -> tuple[Series
         if len(kinds) > 1:
             rows.complain(line, "times of day and dates are mixed", "write all of them the same way")
             break
-        if times and seconds <= times[-1]:
+        if seconds <= last:
             rows.complain(line, f"{_short(cells[0])} is not after the time of the row before", "sort the rows by time")
             continue
+        last = seconds
         if value is not None:
             times.append(seconds)
             values.append(value)
@@ -342,8 +344,8 @@ def _good(value: float) -> bool:
         return False
 
 
-def _short(value: object) -> str:
-    shown = repr(value)
+def _short(text: str) -> str:
+    shown = f"'{text}'"
     return shown if len(shown) <= 40 else f"{shown[:39]}…"
 
 
