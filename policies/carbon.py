@@ -353,5 +353,6 @@ def _few(problems: Sequence[Problem]) -> list[Problem]:
     """The first of them, and how many more there are."""
     if len(problems) <= _SHOWN:
         return list(problems)
-    rest = Problem(problems[0].file, 0, 0, f"{len(problems) - _SHOWN} more problem(s) of this file are not shown")
+    file, line, column = problems[_SHOWN].file, problems[_SHOWN].line, problems[_SHOWN].column
+    rest = Problem(file, line, column, f"{len(problems) - _SHOWN} more problem(s) of this file are not shown")
     return [*problems[:_SHOWN], rest]
