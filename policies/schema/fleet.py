@@ -115,7 +115,7 @@ class Carbon(Model):
     zone: str | None = Field(default=None, description="the zone of the power grid", examples=["JP"])
     g_per_kwh: NonNegative = Field(
         default=0,
-        description="grams of CO2 equivalent per kWh, where neither series nor table says",
+        description="grams of CO2 equivalent per kWh, where no file says otherwise",
         examples=[485],
     )
     table: str | None = Field(
