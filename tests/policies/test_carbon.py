@@ -15,7 +15,7 @@ from policies.compile import compile_documents
 from policies.decide import decide
 from policies.diff import at_rest, compare
 from policies.estimate import carbon_g, energy_j
-from policies.grid import Probe
+from policies.grid import Probe, probes
 from policies.schema import RequestFacts
 from policies.source import parse
 
@@ -225,6 +225,16 @@ def test_diff_sees_what_a_schedule_moves():
     asked = [Probe(RequestFacts(model="chat"), at(f"2026-01-05T{hour}")) for hour in ("12:00", "18:00")]
     (move,) = compare(flat, scheduled, asked)
     assert (move.probe, move.before.backend, move.after.backend) == (asked[0], "steady", "sunny")
+
+
+def test_the_grid_has_every_hour_where_a_schedule_has_times_of_day():
+    flat = compiled("{g_per_kwh: 300}")
+    morning, dated = "time,g\n06:30,20\n08:15,300\n", "time,g\n2026-04-01,20\n"
+    scheduled = compiled("{g_per_kwh: 300, series: day.csv}", day_csv=morning)
+    moved = compare(flat, scheduled, probes([flat, scheduled], 20_000))
+    assert {datetime.fromtimestamp(move.probe.now, UTC).hour for move in moved} == {7, 8}
+    assert {move.after.backend for move in moved} == {"sunny"}
+    assert len(probes([flat], 20_000)) == len(probes([compiled("{series: d.csv}", d_csv=dated)], 20_000))
 
 
 def test_a_table_is_part_of_the_digest_and_a_series_is_not():
