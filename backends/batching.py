@@ -46,12 +46,19 @@ class _Kind(NamedTuple):
     alone: object = None  # of a request that goes with none: something that no other request has
 
 
+class Batched(NamedTuple):
+    """The answer to one request."""
+
+    tensors: tuple[Tensor, ...]
+    together: int  # requests that were run as one with it, itself included
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Member:
     inputs: Arrays
     rows: int
     even: bool  # all its inputs have so many
-    answer: asyncio.Future[tuple[Tensor, ...]]
+    answer: asyncio.Future[Batched]
     until: float  # when it is not held back any more, by the loop's clock, s
 
 
@@ -62,7 +69,7 @@ class _Forming:
 
 
 class _Ran(NamedTuple):
-    answers: list[tuple[Tensor, ...] | Exception]  # one for each member, in their order
+    answers: list[Batched | Exception]  # one for each member, in their order
     mixed: bool  # the outputs do not have a row for each row of the inputs
 
 
@@ -100,7 +107,7 @@ class Batcher:
         self._apart = False
         self._closed = False
 
-    async def send(self, inputs: Arrays, wanted: Sequence[str]) -> tuple[Tensor, ...]:
+    async def send(self, inputs: Arrays, wanted: Sequence[str]) -> Batched:
         """The outputs `wanted` for these inputs, each an array of at least one dimension. Raises what the model raises
         on these inputs alone, and Failed when closed."""
         if self._closed:
@@ -226,13 +233,14 @@ def _compute(run: Run, members: Sequence[_Member], wanted: Sequence[str]) -> _Ra
     """In a thread. Together where that works, else one after the other: one request that the model cannot take, or an
     output that cannot be told apart, is nobody else's failure. Who has gone meanwhile is left out."""
     there = [member for member in members if not member.answer.done()]
-    answers: dict[_Member, tuple[Tensor, ...] | Exception] = {}
+    answers: dict[_Member, Batched | Exception] = {}
     mixed = False
     if len(there) > 1:
         try:
             joined = run({name: np.concatenate([member.inputs[name] for member in there]) for name in there[0].inputs})
             mixed = not _row_by_row(joined, wanted, sum(member.rows for member in there))
-            answers = {} if mixed else dict(zip(there, _split(joined, there, wanted), strict=True))
+            split = [] if mixed else [Batched(one, len(there)) for one in _split(joined, there, wanted)]
+            answers = {} if mixed else dict(zip(there, split, strict=True))
         except Exception:
             answers = {}  # whose it was, the runs one by one tell
     for member in there if not answers else ():
@@ -241,7 +249,7 @@ def _compute(run: Run, members: Sequence[_Member], wanted: Sequence[str]) -> _Ra
         try:
             outputs = run(member.inputs)
             mixed = mixed or (member.even and not _row_by_row(outputs, wanted, member.rows))
-            answers[member] = tensors(outputs, wanted)
+            answers[member] = Batched(tensors(outputs, wanted), 1)
         except Exception as error:
             answers[member] = error
     gone = Failed("nobody waits for the answer")

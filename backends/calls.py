@@ -55,6 +55,7 @@ class Answer(Value, frozen=True):
     chunks: Chunks | None = None  # server-sent events; the first has arrived
     infer: InferAnswer | None = None
     usage: Usage | None = None
+    together: int = 0  # requests that the model ran as one with this, itself included; 0: it does not batch
 
     def __repr__(self) -> str:  # never the payload
         return f"Answer(usage={self.usage!r}, …)"

@@ -66,9 +66,10 @@ class InProcessBackend:
         inputs = _inputs(call.infer, runner.metadata, call.model)
         names = _outputs(call.infer, runner.metadata, call.model)
         batcher = self._batchers.get(call.model)
+        together = 0
         try:
             if batcher is not None:
-                outputs = await batcher.send(inputs, names)
+                outputs, together = await batcher.send(inputs, names)
             else:
                 outputs = await asyncio.get_running_loop().run_in_executor(self._pool, _run, runner, inputs, names)
         except (RequestRejected, BackendError):
@@ -76,7 +77,7 @@ class InProcessBackend:
         except Exception as error:  # the runtime's own message may show values
             # A loaded model that fails does so on what it was given; callers must not be able to get it ejected.
             raise Unsuited(f"{self.spec.name}: running {call.model} failed ({type(error).__name__})") from error
-        return Answer(infer=InferAnswer(outputs))
+        return Answer(infer=InferAnswer(outputs), together=together)
 
     async def probe(self) -> None:
         if not self._runners:

@@ -1,9 +1,10 @@
-"""Write what is derived from the models: the JSON Schema that is shipped, and the reference. Run by `make docs`."""
+"""Write what is derived from the code: the JSON Schema that is shipped, the references. Run by `make docs`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from docs import metrics_reference
 from policies import jsonschema, reference
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -11,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 GENERATED = {
     ROOT / "policies" / jsonschema.SHIPPED: jsonschema.text,
     ROOT / "docs" / "policy-reference.md": reference.text,
+    ROOT / "docs" / "metrics.md": metrics_reference.text,
 }
 """Every generated file, and what gives its text."""
 

@@ -14,8 +14,9 @@ from typing import Any
 
 from policies.calendar import Zones, utc_only
 from policies.carbon import Intensity, intensities
-from policies.checks import DEFAULT_RULE, check_clearances, check_fleet, check_names, check_policy
+from policies.checks import DEFAULT_RULE, check_clearances, check_names, check_policy
 from policies.errors import ConfigurationError, Problem
+from policies.fleet_checks import check_fleet
 from policies.match import CompiledMatch, MatchCompiler, all_matches, attribute_test, label_names
 from policies.quotas import Quota, compile_quotas
 from policies.schema import Constraint, Fallback, Fleet, Policy, Rule, Shadow, Slo, Split, Strategy, Tenants
@@ -81,6 +82,7 @@ class Plan:
     quotas: tuple[Quota, ...]
     bounds: Bounds  # of the targets
     targets: tuple[Target, ...]  # the ones that serve the model
+    baselines: tuple[Target, ...]  # those of the cloud at whose prices savings are counted
     rejections: tuple[Rejection, ...]  # why the other backends do not
 
 
@@ -177,8 +179,14 @@ class CompiledPolicy:
             tuple(q for q in self.quotas if q.matches.static(request)),
             _bounds(targets),
             targets,
+            _baselines(targets, self.fleet.baseline.backend),
             rejections,
         )
+
+
+def _baselines(targets: Sequence[Target], named: str | None) -> tuple[Target, ...]:
+    clouds = tuple(target for target in targets if target.tier == "cloud")
+    return tuple(target for target in clouds if target.backend == named) or clouds
 
 
 def compile_documents(

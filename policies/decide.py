@@ -72,6 +72,7 @@ def decide(request: Request, snapshot: Snapshot, policy: CompiledPolicy, seed: i
         rule.priority,
         spilled,
         rule.fallback.resume,
+        rule.slo,
         rule.fallback.retry_share,
     )
 

@@ -44,18 +44,22 @@ def ttft_ms(target: Target, snapshot: Snapshot) -> float:
     return base * (1 + snapshot.in_flight[target.backend_index] / target.max_in_flight)
 
 
-def cost_usd(target: Target, tokens_in: int, tokens_out: int) -> float:
-    """Price of one request. Reserved hardware counts with its amortised price at full capacity."""
-    return target.usd_per_request + tokens_in * target.usd_per_token_in + tokens_out * target.usd_per_token_out
+def cost_usd(target: Target, tokens_in: int, tokens_out: int, seconds: float | None = None) -> float:
+    """Price of one request that is served for so long (None: as long as the fleet expects). Reserved hardware counts
+    with its amortised price at full capacity."""
+    usd = target.usd_per_request + tokens_in * target.usd_per_token_in + tokens_out * target.usd_per_token_out
+    if target.usd_per_second:
+        usd += target.usd_per_second * (target.prior_ms / 1000 if seconds is None else seconds)
+    return usd
 
 
 def energy_j(target: Target, seconds: float) -> float:
-    """Joules of so many seconds at one of a backend's places: its share of the watts with all places taken."""
+    """Joules that serving one request for so long takes: its share of the power with all places taken."""
     return target.active_w * seconds / target.max_in_flight
 
 
 def carbon_g(joules: float, g_per_kwh: float) -> float:
-    """Grams of CO2 equivalent of so much energy."""
+    """Grams of CO2 equivalent."""
     return joules / _J_PER_KWH * g_per_kwh
 
 
@@ -82,6 +86,8 @@ def estimates(targets: Sequence[Target], request: Request, snapshot: Snapshot) -
             first = (target.prior_ttft_ms if measured is None else measured) * crowding
         joules = target.active_w * expected / 1000 / places
         usd = target.usd_per_request + tokens_in * target.usd_per_token_in + tokens_out * target.usd_per_token_out
+        if target.usd_per_second:
+            usd += target.usd_per_second * expected / 1000
         emits = now_g_per_kwh[target.backend_index] if now_g_per_kwh else target.g_per_kwh
         found.append(Estimate(expected, first, usd, joules, joules / _J_PER_KWH * emits))
     return found

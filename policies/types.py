@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from policies.schema import Strategy
+from policies.schema import Slo, Strategy
 
 _NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
@@ -76,9 +76,11 @@ class Target:
     max_queued: int
     prior_ms: float
     prior_ttft_ms: float
-    usd_per_request: float
+    usd_per_request: float  # with `reserved_usd`
+    reserved_usd: float  # a request's share of what is paid by the hour, at full capacity
     usd_per_token_in: float
     usd_per_token_out: float
+    usd_per_second: float  # of being served
     active_w: float
     g_per_kwh: float
     attributes: Mapping[str, str | float | bool] = field(repr=False, hash=False)
@@ -195,6 +197,7 @@ class Decision(Value, frozen=True, gc=False):
     priority: str = "interactive"  # interactive | batch: who is served first where requests wait
     spilled: tuple[str, ...] = ()  # backends that others come before because they are full
     resume: bool = False  # whether a stream that breaks is gone on with elsewhere
+    slo: Slo | None = None  # the objective of the rule
     retry_share: float = 0.0  # most further attempts at backends that have failed, as a share of requests
 
     @property

@@ -19,7 +19,6 @@ from router.decisionlog.record import UNKNOWN_MODEL, Decided, shown_model
 from router.errors import ApiError, as_api_error, bad_request
 from router.http.request import JSON, ClientGone, Inbound, lines
 from router.identity import Guardian
-from router.metrics import CONTENT_TYPE
 from router.requests import from_http
 from router.service import Service
 from router.settings import is_loopback
@@ -43,7 +42,9 @@ class AdminApp:
                 self._guardian.check(http.headers)
             method = "GET" if http.method == "HEAD" else http.method
             if http.path == "/metrics" and method == "GET":
-                http.respond(200, self.service.metrics.render(), f"content-type: {CONTENT_TYPE}\r\n")
+                accept = next((value for name, value in http.headers if name == b"accept"), b"").decode("latin-1")
+                body, content_type = self.service.exposition(accept)
+                http.respond(200, body, f"content-type: {content_type}\r\n")
                 return
             status, content = await self._content(http, method)
             http.respond(status, msgspec.json.encode(content), JSON)

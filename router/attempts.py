@@ -6,16 +6,16 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from backends.calls import Answer, Backend, Call, Usage
 from backends.errors import BackendError, Overloaded, RequestRejected, TimedOut, Unsuited
 from policies.types import Candidate
 from router.alarm import Alarm
 from router.health import Event
-from router.metrics import Metrics
 from router.places import TooLate
 from router.state import BackendState, FleetState
+from router.telemetry.metrics import Metrics
 
 log = logging.getLogger("pointsman")
 
@@ -32,11 +32,21 @@ class Step:
     kind: str  # first | fallback | retry | hedge | escalation
     outcome: str = "cancelled"
     ms: float = 0.0
+    began: float = 0.0  # on the executor's clock
     confidence: float | None = None  # of an answer that was judged
 
     def told(self) -> dict[str, Any]:
         sure = {} if self.confidence is None else {"confidence": round(self.confidence, 4)}
         return {"backend": self.backend, "kind": self.kind, "outcome": self.outcome, "ms": round(self.ms, 1)} | sure
+
+
+class Waste(NamedTuple):
+    """An answer that is paid for and not used, or as much as there was of it."""
+
+    candidate: Candidate
+    told: Usage | None  # tokens as the backend counted
+    seen: Usage  # where it did not
+    seconds: float  # for which it was served
 
 
 @dataclass(slots=True)
@@ -50,7 +60,7 @@ class Ask:
     tenant: str = ""
     expected: Usage = field(default_factory=lambda: Usage(0, 0))  # tokens, where a backend does not count them
     steps: list[Step] = field(default_factory=list)
-    wasted: list[tuple[Candidate, Usage]] = field(default_factory=list)  # answers paid for and not used
+    wasted: list[Waste] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -58,7 +68,6 @@ class Lease:
     """A place at a backend, held until the answer's last byte. `release` may be called twice."""
 
     backend: BackendState
-    metrics: Metrics
     has_place: bool = False
     released: bool = False
 
@@ -66,7 +75,6 @@ class Lease:
         if not self.released:
             self.released = True
             self.backend.leave()
-            self.metrics.in_flight.add((self.backend.name,), -1)
             if self.has_place:
                 self.backend.places.release()
 
@@ -84,7 +92,11 @@ class Result:
     began_at: float = 0.0  # when the answer, or its first event, was there
     ended: float | None = None  # when all of a stream was there, that was read ahead
     asked_more: bool = False  # whether the answer holds what the client did not ask for
-    wasted_usd: float = 0.0  # what the attempts that were not used have cost
+
+    @property
+    def served_s(self) -> float:
+        """Seconds until the answer was there, all of it as far as it was read."""
+        return (self.ended or self.began_at) - self.started
 
     async def discard(self) -> None:
         """Another answer is used instead."""
@@ -121,7 +133,7 @@ class Attempts:
         remaining = ask.deadline - now
         limit = remaining if patience_s is None else min(patience_s, remaining)
         lease = self._enter(target.backend_index)
-        step = Step(target.backend, kind)
+        step = Step(target.backend, kind, began=now)
         ask.steps.append(step)
         number = len(ask.steps)
         gave_up = False
@@ -135,6 +147,9 @@ class Attempts:
             step.outcome = "ok"
             there = self._clock()
             self._state.observe(target.backend_index, Event.SUCCESS, there)
+            self._metrics.attempt_seconds.observe((target.backend, target.tier), there - began)
+            if answer.together:
+                self._metrics.batch_size.observe((target.backend,), answer.together)
             lease.backend.learn((there - began) * 1000)
             return Result(answer, candidate, number, began, lease, step, there)
         except TooLate:
@@ -182,12 +197,11 @@ class Attempts:
             self._state.observe_latency(result.candidate.target, result.step.ms, self._clock())
 
     async def _place(self, backend: BackendState, ask: Ask, latest: float) -> None:
-        queued = self._metrics.queued.labels(backend.name)
-        queued.inc()
+        began = self._clock()
         try:
             await backend.places.acquire(ask.priority, ask.tenant, latest)
         finally:
-            queued.dec()
+            self._metrics.queue_seconds.observe((backend.name,), self._clock() - began)
 
     def usable(self, candidate: Candidate) -> bool:
         return self._state.unavailable(candidate.target.backend_index, self._clock()) is None
@@ -211,10 +225,9 @@ class Attempts:
     def _lost(self, candidate: Candidate, ask: Ask, ms: float) -> None:
         """A call that was sent and given up: it is billed, and took at least that long."""
         self._state.observe_at_least(candidate.target, ms, ask.call.stream, self._clock())
-        ask.wasted.append((candidate, Usage(ask.expected.tokens_in, 0)))
+        ask.wasted.append(Waste(candidate, None, Usage(ask.expected.tokens_in, 0), ms / 1000))
 
     def _enter(self, backend_index: int) -> Lease:
         backend = self._state.backends[backend_index]
         backend.enter()
-        self._metrics.in_flight.add((backend.name,))
-        return Lease(backend, self._metrics)
+        return Lease(backend)

@@ -15,9 +15,9 @@ from policies.decide import decide
 from policies.pickers import drawn
 from router.decisionlog.record import Decided, compact
 from router.hints import Hints
-from router.metrics import Metrics
 from router.requests import build_request
 from router.settings import Settings
+from router.telemetry.metrics import Metrics
 from router.wire.parsed import Parsed
 
 log = logging.getLogger("pointsman")

@@ -18,7 +18,7 @@ from backends.errors import BackendError, RequestRejected
 from policies.schema import Cascade
 from policies.types import Candidate
 from router import confidence
-from router.attempts import Ask, Attempts, Clock, Result, expected_s
+from router.attempts import Ask, Attempts, Clock, Result, Waste, expected_s
 from router.wire import openai
 
 MAX_HELD = 4 * 1024 * 1024
@@ -107,12 +107,12 @@ class Cascading:
                 following = await self._next(better, ask)
                 if following is None:
                     break
-                ask.wasted.append((best.candidate, _used(best, ask)))
+                ask.wasted.append(_unused(best, ask))
                 self._attempts.answered(best)
                 await best.discard()
                 best = following
         except BaseException:
-            ask.wasted.append((best.candidate, _used(best, ask)))
+            ask.wasted.append(_unused(best, ask))
             await best.discard()
             raise
         if best.answer.chunks is None and best.asked_more:
@@ -164,13 +164,14 @@ def _held(result: Result, asked_more: bool) -> Result:
     return result
 
 
-def _used(result: Result, ask: Ask) -> Usage:
+def _unused(result: Result, ask: Ask) -> Waste:
     """What an answer that is not used has cost: as its backend counted, or as much of it as came."""
-    chunks = result.answer.chunks
+    chunks, candidate, seconds = result.answer.chunks, result.candidate, result.served_s
     if not isinstance(chunks, Held):
-        return result.answer.usage or ask.expected
+        return Waste(candidate, result.answer.usage, ask.expected, seconds)
     events = b"".join(chunks.read)
-    return openai.usage_in(events) or Usage(ask.expected.tokens_in, openai.pieces_in(events))
+    seen = Usage(ask.expected.tokens_in, openai.pieces_in(events))
+    return Waste(candidate, openai.usage_in(events), seen, seconds)
 
 
 def _better(candidates: Sequence[Candidate], than: Candidate, ask: Ask) -> list[Candidate]:

@@ -14,10 +14,11 @@ from msgspec.structs import replace
 from backends.calls import Call, Chunks, Usage
 from backends.errors import BackendError, RequestRejected
 from policies.compile import CompiledPolicy
-from policies.tenants import ANYONE, Tenant
+from policies.tenants import NOBODY, Tenant
 from policies.types import RefusalCode
 from router.attempts import Result, Step
-from router.decisionlog.record import Decided, Outcome, trace
+from router.billing import Bill, Counted
+from router.decisionlog.record import UNKNOWN_MODEL, Decided, Outcome, trace
 from router.errors import ApiError, as_api_error, not_allowed
 from router.hints import NO_HINTS, Hints, parse_hints
 from router.http.request import JSON, Body, ClientGone, Inbound, lines
@@ -26,12 +27,13 @@ from router.requests import Masked
 from router.restore import RestoredStream, restore_body
 from router.resume import ResumedStream
 from router.service import Service
+from router.telemetry.accounts import Ended, EndedKey, slo_met
 from router.wire import oip, openai
 from router.wire.parsed import Parsed
 
 _PLAIN = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 """What a notice may hold as it is in a header; everything else, Japanese included, is percent-encoded UTF-8."""
-_OUTCOMES: dict[str, str] = {
+OUTCOMES: dict[str, str] = {
     RefusalCode.MODEL_NOT_FOUND: "not_found",
     RefusalCode.POLICY_NO_BACKEND: "refused",
     RefusalCode.MODEL_NOT_ALLOWED: "refused",
@@ -69,7 +71,7 @@ class Exchange:
         self._service, self._live, self._wire, self._request = service, service.live, wire, request
         self._used: Live | None = None  # kept open for it
         self._arrived = time.monotonic()
-        self._tenant: Tenant = ANYONE
+        self._tenant: Tenant = NOBODY
         self._parsed: Parsed | None = None
         self._hints: Hints = NO_HINTS
         self._decided: Decided | None = None
@@ -77,10 +79,12 @@ class Exchange:
         self._result: Result | None = None
         self._steps: list[Step] = []
         self._ended = False
+        self._bill = Bill()
         self._usage: Usage | None = None  # as the backend counted
         self._events = 0  # of a stream, seen so far
-        self._cost_usd: float | None = None
+        self._read = self._arrived  # when its body had come in
         self._began: float | None = None  # when the first byte of a streamed answer left
+        self._ended_as: EndedKey | None = None  # how it ended, once that is counted
 
     async def run(self) -> None:
         self._service.exchanges.add(self)
@@ -97,10 +101,9 @@ class Exchange:
             result = self._result
             if result is not None:
                 result.lease.release()
-                if self._cost_usd is None and self._began and self._decided is not None:
-                    usage = self._usage or self._seen()
-                    self._cost_usd = self._service.broke_off(self._live, self._decided, result, usage)
-            self._count(outcome)
+                if self._began and self._decided is not None and not self._paid:
+                    self._service.billing.broke_off(self._live, self._decided, result, self._bill, self._counted())
+            self._conclude(outcome)
             if self._used is not None:
                 self._used.leave()
 
@@ -123,17 +126,27 @@ class Exchange:
         assert isinstance(error, Exception)
         failure = as_api_error(error)
         if self._began is not None:
+            self._count("stream_broken")
             request.send(openai.stream_error(failure))
             request.end()
             return "stream_broken"
+        outcome = OUTCOMES.get(failure.code, "client_error")
+        self._count(outcome)
         request.respond(
             failure.status, self._wire.render_error(failure), f"{JSON}{lines(failure.headers)}{self._head()}"
         )
-        return _OUTCOMES.get(failure.code, "client_error")
+        return outcome
 
-    def _seen(self) -> Usage | None:
-        """What was seen of a stream that nobody counted: servers send about a token in an event."""
-        return Usage(self._decided.request.tokens_in, self._events) if self._events and self._decided else None
+    def _counted(self) -> Counted:
+        """The tokens of the answer. Of a stream that nobody counted, what was seen: servers send about one in an
+        event."""
+        seen = Usage(self._decided.request.tokens_in, self._events) if self._events and self._decided else None
+        return Counted(self._usage, seen)
+
+    @property
+    def _paid(self) -> bool:
+        """Whether the answer is on the bill."""
+        return any(charge.purpose == "answer" for charge in self._bill.charges)
 
     async def _answer(self) -> None:
         http, service = self._request, self._service
@@ -146,7 +159,7 @@ class Exchange:
         _check_content_type(fields, http.path)
         settings = service.settings
         body = await http.body(settings.max_body_bytes, settings.body_s)
-        began = time.monotonic()  # what a client takes to send does not count against the backends
+        began = self._read = time.monotonic()  # what a client takes to send does not count against the backends
         if service.live is not self._live:  # a slow body must not make an old policy, or an old key, last
             self._live = service.live
             self._tenant = await service.tenant(self._live, http.headers)
@@ -158,12 +171,15 @@ class Exchange:
         if decided.decision.refusal is not None:
             raise ApiError.from_refusal(decided.decision.refusal, decided.decision.notices, decided.label.why)
         call = self._call(parsed, decided, body)
-        result = self._result = await service.execute(live, decided, call, self._steps, began)
+        result = self._result = await service.execute(live, decided, call, self._steps, self._bill, began)
         if result.answer.chunks is not None:
             await self._stream(decided, result, call)
+            self._count("ok")
             http.end()
         else:
-            http.respond(200, *self._whole(decided, parsed, result))
+            body, head = self._whole(decided, parsed, result)
+            self._count("ok")
+            http.respond(200, body, head)
 
     def _call(self, parsed: Parsed, decided: Decided, body: Body) -> Call:
         request = decided.request
@@ -187,20 +203,18 @@ class Exchange:
             body, unrestored = restore_body(body, self._masked.pseudonyms)
             self._service.metrics.unrestored.inc(unrestored)
         self._usage = answer.usage
-        self._cost_usd = self._service.finished(self._live, decided, result, answer.usage)
-        return body, head + self._head(self._cost_usd)
+        self._service.billing.finished(self._live, decided, result, self._bill, Counted(answer.usage))
+        return body, head + self._head(self._bill.usd)
 
     async def _stream(self, decided: Decided, result: Result, call: Call) -> None:
         """Everything but the end of a streamed answer: the caller sends that once nothing can fail any more."""
         chunks, target = result.answer.chunks, result.candidate.target
         assert chunks is not None
         try:
-            estimate = self._service.cost(result.candidate, decided.request, None) + result.wasted_usd
+            estimate = self._service.billing.expected_usd(decided, result.candidate, self._bill)
             http, idle_s = self._request, self._service.settings.client_idle_s
             http.begin(f"content-type: text/event-stream\r\ncache-control: no-cache\r\n{self._head(estimate)}")
             now = self._began = time.monotonic()
-            first_byte = decided.request.task, target.tier
-            self._service.metrics.first_byte_seconds.observe(first_byte, now - self._arrived)
             self._live.state.observe_ttft(target, (result.began_at - result.started) * 1000, now)
             if decided.decision.resume:
                 chunks = ResumedStream(chunks, call, self._resume)
@@ -216,7 +230,7 @@ class Exchange:
             if isinstance(chunks, RestoredStream):
                 self._service.metrics.unrestored.inc(chunks.unrestored)
             result = self._result or result  # another, where it was gone on with
-            self._cost_usd = self._service.finished(self._live, decided, result, self._usage, self._seen())
+            self._service.billing.finished(self._live, decided, result, self._bill, self._counted())
         except BackendError:
             self._live.stream_broke(self._result or result)
             raise
@@ -237,12 +251,13 @@ class Exchange:
             return None
         decision = replace(decided.decision, attempts=rest, strategy=None)
         try:
-            result = await self._service.resume(self._live, replace(decided, decision=decision), call, self._steps)
+            resumed = replace(decided, decision=decision)
+            result = await self._service.resume(self._live, resumed, call, self._steps, self._bill)
         except (ApiError, RequestRejected):
             return None
         self._live.stream_broke(broken)
         broken.step.outcome = "broken"
-        result.wasted_usd += self._service.broke_off(self._live, decided, broken, self._usage or self._seen())
+        self._service.billing.broke_off(self._live, decided, broken, self._bill, self._counted())
         self._events, self._usage = 0, None
         broken.lease.release()
         self._result = result
@@ -272,30 +287,78 @@ class Exchange:
         return head if cost is None else f"{head}x-pointsman-cost-usd: {cost:.9f}\r\n"
 
     def _count(self, outcome: str) -> None:
-        metrics, result = self._service.metrics, self._result
-        target = result.candidate.target if result is not None else None
-        rule = self._decided.decision.rule if self._decided is not None else ""
-        task = self._parsed.task if self._parsed is not None else ""
-        backend, tier = (target.backend, target.tier) if target is not None else ("", "")
-        metrics.requests.add((task, rule, backend, tier, outcome))
-        took = time.monotonic() - self._arrived
-        if outcome == "ok":
-            metrics.request_seconds.observe((task, tier), took)
-        if self._decided is None or self._parsed is None:
+        """Count how it ends, once, before the last byte of the answer leaves: so that a process that is killed has
+        counted every request that was answered."""
+        if self._ended_as is None:
+            self._ended_as = self._key(outcome)
+            self._service.accounts.count(self._ended_as)
+
+    def _key(self, outcome: str) -> EndedKey:
+        target = self._result.candidate.target if self._result is not None else None
+        parsed, task, model, route = self._parsed, "", "", ""
+        if parsed is not None:
+            policy = self._live.policy
+            task, route = parsed.task, parsed.path if parsed.infer is None else oip.ROUTE
+            model = parsed.model if parsed.model in policy.model_names else UNKNOWN_MODEL
+        return EndedKey(
+            route,
+            task,
+            model,
+            self._tenant.name,
+            self._decided.decision.rule if self._decided is not None else "",
+            target.backend if target is not None else "",
+            target.tier if target is not None else "",
+            outcome,
+        )
+
+    def _conclude(self, outcome: str) -> None:
+        """All that is told of it besides, once it is over."""
+        self._count(outcome)
+        key, now = self._ended_as, time.monotonic()
+        assert key is not None, "it has just been counted"
+        outcome = key.outcome
+        result, decided, service = self._result, self._decided, self._service
+        took = now - self._arrived
+        baseline, met = None, None
+        if decided is not None and outcome == "ok":
+            baseline = service.billing.baseline_usd(decided, self._bill)
+        if decided is not None:
+            ttft_ms = (self._began - self._read) * 1000 if self._began is not None else None
+            met = slo_met(outcome, decided.decision, (now - self._read) * 1000, ttft_ms)
+        ended = Ended(took, self._overhead_s(now), *self._token_times(now), met, self._bill.charges, baseline)
+        service.accounts.ended(key, ended)
+        if decided is None or self._parsed is None:
             return
         usage = self._usage
         concluded = Outcome(
             outcome=outcome,
-            backend=backend or None,
+            backend=result.candidate.target.backend if result is not None else None,
             attempts=result.attempts if result is not None else 0,
             steps=[one.told() for one in self._steps] if len(self._steps) > 1 else None,
             ms=took * 1000,
             ttft_ms=(self._began - self._arrived) * 1000 if self._began is not None else None,
             tokens_in=usage.tokens_in if usage else None,
             tokens_out=usage.tokens_out if usage else None,
-            cost_usd=self._cost_usd,
+            cost_usd=self._bill.usd if self._bill.charges else None,
+            charges=self._bill.charges or None,
+            baseline_usd=baseline,
+            slo_met=met,
         )
-        self._service.concluded(self._live, self._decided, concluded, self._parsed, self._hints)
+        service.concluded(self._live, decided, concluded, self._parsed, self._hints)
+
+    def _overhead_s(self, now: float) -> float | None:
+        """What the request took here: until its first attempt, and from its answer on; of a stream, to its first
+        byte."""
+        if self._result is None or not self._steps:
+            return None
+        return self._steps[0].began - self._read + (self._began or now) - self._result.began_at
+
+    def _token_times(self, now: float) -> tuple[float | None, float | None]:
+        """Of a stream: seconds to its first byte, and from token to token."""
+        if self._began is None:
+            return None, None
+        tokens = self._usage.tokens_out if self._usage else self._events
+        return self._began - self._arrived, (now - self._began) / (tokens - 1) if tokens > 1 else None
 
 
 def _shutting_down() -> ApiError:

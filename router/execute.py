@@ -19,11 +19,11 @@ from backends.errors import BackendError, BadAnswer, Failed, Overloaded, TimedOu
 from policies.schema import Hedge
 from policies.types import Candidate, Decision, RefusalCode
 from router.allowance import Allowance
-from router.attempts import Ask, Attempts, Clock, DeadlinePassed, Result, expected_s
+from router.attempts import Ask, Attempts, Clock, DeadlinePassed, Result, Waste, expected_s
 from router.cascade import Cascading
 from router.errors import ApiError
-from router.metrics import Metrics
 from router.state import FleetState
+from router.telemetry.metrics import Metrics
 
 RETRY_ROUNDS = 2
 """Most times that backends which have failed are asked again."""
@@ -235,7 +235,7 @@ async def _end(tasks: Collection[asyncio.Task[Result]], ask: Ask) -> None:
         task.cancel()
     for result in await asyncio.gather(*tasks, return_exceptions=True):
         if isinstance(result, Result):  # it had answered: that is paid for
-            ask.wasted.append((result.candidate, result.answer.usage or ask.expected))
+            ask.wasted.append(Waste(result.candidate, result.answer.usage, ask.expected, result.served_s))
             await result.discard()
 
 

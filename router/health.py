@@ -63,6 +63,21 @@ def step(health: Health, event: Event, now: float, settings: Ejection = USUAL) -
             return replace(failed, failures=0, share=0.0, answers=0, ejections=ejections, ejected_until=until)
 
 
+STATES = ("available", "slow_start", "on_trial", "held", "ejected", "unreachable")
+"""What `condition` may say, and "held": it asked to be left alone."""
+
+
+def condition(health: Health, now: float, settings: Ejection = USUAL) -> str:
+    """Its state in a word."""
+    if health.probe_failures >= PROBES_TO_FAIL:
+        return "unreachable"
+    if ejected(health, now):
+        return "ejected"
+    if _on_trial(health, now):
+        return "on_trial"
+    return "slow_start" if now - health.returned_at < settings.slow_start_s else "available"
+
+
 def spared(health: Health) -> Health:
     """Not ejected after all, because too many others are: the next failure tries it again."""
     return replace(health, ejections=max(health.ejections - 1, 0), ejected_until=0.0)

@@ -8,7 +8,9 @@ released when it is over. So what is on its way counts, and belongs to the perio
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from prometheus_client import Gauge
 
 from policies.calendar import period_end
 from policies.compile import CompiledPolicy
@@ -17,7 +19,7 @@ from policies.quotas import Quota
 from policies.types import Candidate, Decision, Request, Target
 from router.ledgers.book import Book
 from router.ledgers.client import WAIT_S, Leases
-from router.metrics import Metrics
+from router.telemetry.metrics import Metrics
 
 _NOTHING: Mapping[tuple[int, str], float] = {}
 _At = tuple[int, str]
@@ -127,14 +129,8 @@ class Ledger:
 
     # --- for people -------------------------------------------------------------------------------------------------
 
-    def unpublish(self, metrics: Metrics) -> None:
-        """This policy decides no more."""
-        for quota in self._quotas:
-            for gauge in (metrics.quota_used, metrics.quota_remaining, metrics.quota_leased):
-                gauge.labels(quota.name, quota.unit).set(0)
-
-    def publish(self, metrics: Metrics, now: float) -> None:
-        """Into the metrics: by quota, over all its keys."""
+    def publish(self, tell: Callable[[Gauge, tuple[str, ...], float], None], metrics: Metrics, now: float) -> None:
+        """How its quotas stand, each over all its keys."""
         by_quota: dict[tuple[str, str], list[Book]] = {}
         for book in self.leases.books.values():
             if now < book.end:
@@ -142,11 +138,12 @@ class Ledger:
         for quota in self._quotas:
             labels = quota.name, quota.unit
             books = by_quota.get(labels, [])
-            metrics.quota_used.labels(*labels).set(sum(book.elsewhere + book.used for book in books))
             remaining = min([quota.cap - book.known for book in books], default=quota.cap)
-            metrics.quota_remaining.labels(*labels).set(max(0.0, remaining))
             leased = 0.0 if self._alone else sum(max(0.0, book.granted - book.used) for book in books)
-            metrics.quota_leased.labels(*labels).set(leased)
+            tell(metrics.quota_used, labels, sum(book.elsewhere + book.used for book in books))
+            tell(metrics.quota_remaining, labels, max(0.0, remaining))
+            tell(metrics.quota_cap, labels, quota.cap)
+            tell(metrics.quota_leased, labels, leased)
 
     # ----------------------------------------------------------------------------------------------------------------
 

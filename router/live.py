@@ -22,12 +22,12 @@ from router.carbon import Intensities
 from router.configuration import Configuration
 from router.execute import Executor
 from router.guard import GuardedBackend
-from router.health import Event, unavailable
+from router.health import Event
 from router.identity import Identity
 from router.ledger import Ledger
 from router.ledgers.client import Leases
-from router.metrics import Metrics
 from router.state import FleetState
+from router.telemetry.metrics import Metrics
 
 log = logging.getLogger("pointsman")
 
@@ -164,9 +164,6 @@ class Live:
             event = Event.PROBE_FAILED
         now = time.monotonic()
         self.state.observe(backend_index, event, now)
-        self.metrics.concurrency.labels(name).set(state.places.capacity)
-        usable = unavailable(state.health, now) is None
-        self.metrics.available.labels(name, backend.spec.tier).set(int(usable))
 
 
 def _unchanged(new: Configuration, old: Configuration) -> frozenset[str]:

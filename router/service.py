@@ -21,10 +21,9 @@ from backends.registry import BUILDERS, Builder
 from policies.compile import CompiledPolicy
 from policies.decide import decide
 from policies.errors import ConfigurationError
-from policies.estimate import cost_usd, size
 from policies.tenants import ANONYMOUS, Tenant
-from policies.types import Candidate, Request
 from router.attempts import Ask, Result, Step
+from router.billing import Bill, Billing, Counted
 from router.candidate import Comparisons, Told
 from router.configuration import Configuration
 from router.decisionlog.record import Decided, Outcome, as_record
@@ -35,7 +34,6 @@ from router.identity import RawHeaders
 from router.ledgers.central import CentralLedger, open_central
 from router.ledgers.client import Leases
 from router.live import Live
-from router.metrics import Metrics
 from router.recent import Recent
 from router.requests import Masked, build_request, deadline_ms
 from router.scans import Scans, beside_the_loop
@@ -43,6 +41,10 @@ from router.settings import Settings
 from router.shadow import Shadows
 from router.sharing import CentralBoard, Sharing, View
 from router.state import FleetState
+from router.telemetry.accounts import Accounts
+from router.telemetry.exposition import render
+from router.telemetry.gauges import Gauges, expect
+from router.telemetry.metrics import Metrics
 from router.wire.parsed import Parsed
 
 log = logging.getLogger("pointsman")
@@ -87,14 +89,17 @@ class Service:
         fleet. Raises OSError where the ledger cannot be opened."""
         self.settings = settings or Settings()
         self.metrics = Metrics()
+        self.accounts = Accounts(self.metrics)
+        self.billing = Billing(self.accounts)
+        self.gauges = Gauges(self.metrics)
         self._builders, self._loader, self._writer = builders, loader, writer
         if central is None and self.settings.ledger is not None:
             central = open_central(self.settings.ledger)
         replica = f"{writer}-{secrets.token_hex(4)}"
-        self.leases = Leases(central, replica, self.metrics.ledger_errors.inc, self._publish)
+        self.leases = Leases(central, replica, self.metrics.ledger_errors.inc)
         self.live = Live(configuration, self.metrics, builders, self.settings.probe_interval_s, leases=self.leases)
         self._sharing = None if board is None else Sharing(board, replica, self._view, self._hear)
-        self.shadows = Shadows(self.metrics, self._execute, self.finished)
+        self.shadows = Shadows(self.metrics, self._execute, self.billing, self._copied)
         self._ids = random.Random(secrets.randbits(256))  # names of decisions, no secrets: without a system call each
         self._folding: asyncio.Task[None] | None = None
         self.draining = False  # told to stop
@@ -107,7 +112,7 @@ class Service:
         self._retiring: set[asyncio.Task[None]] = set()
         self._scans = Scans()
         self._comparisons = Comparisons(self.settings, self.metrics, self._scans.pool)
-        self.metrics.policy_info.labels(self.policy.digest).set(1)
+        expect(self.metrics, self.policy)
 
     @property
     def policy(self) -> CompiledPolicy:
@@ -205,6 +210,8 @@ class Service:
             live.ledger.admit(decision_id, decision, request, wall)
         self.metrics.decision_seconds.observe((), time.perf_counter() - begin)
         self.metrics.labels.add((policy.levels[found.rank],))
+        for kind, count in found.entities.items():
+            self.metrics.entities.add((kind,), count)
         for detector in found.failed:
             self.metrics.detector_failures.labels(detector).inc()
         if found.declassified_from is not None:
@@ -223,22 +230,29 @@ class Service:
         return decided, masked
 
     async def execute(
-        self, live: Live, decided: Decided, call: Call, steps: list[Step], began: float | None = None
+        self,
+        live: Live,
+        decided: Decided,
+        call: Call,
+        steps: list[Step],
+        bill: Bill,
+        began: float | None = None,
     ) -> Result:
         """The first good answer; a copy goes to the backend on trial where the decision says so. What is tried is added
-        to `steps`."""
+        to `steps`, what it costs to `bill`."""
         self.shadows.copy(live, decided, call)
-        return await self._execute(live, decided, call, decided.request.deadline_ms, steps, began)
+        return await self._execute(live, decided, call, bill, decided.request.deadline_ms, steps, began)
 
-    async def resume(self, live: Live, decided: Decided, call: Call, steps: list[Step]) -> Result:
+    async def resume(self, live: Live, decided: Decided, call: Call, steps: list[Step], bill: Bill) -> Result:
         """Of a stream that broke: the first good answer of those that are left in the decision."""
-        return await self._execute(live, decided, call, None, steps)
+        return await self._execute(live, decided, call, bill, None, steps)
 
     async def _execute(
         self,
         live: Live,
         decided: Decided,
         call: Call,
+        bill: Bill,
         asked_ms: float | None = None,
         steps: list[Step] | None = None,
         began: float | None = None,
@@ -252,52 +266,12 @@ class Service:
             Usage(decided.request.tokens_in, decided.request.tokens_out),
             [] if steps is None else steps,
         )
-        result: Result | None = None
         try:
-            result = await live.executor.execute(decided.decision, ask)
-            return result
+            return await live.executor.execute(decided.decision, ask)
         finally:
-            for candidate, usage in ask.wasted:  # hedges, escalations: what is not used is paid for all the same
-                spent = self._charge(live, decided, candidate, usage)
-                if result is not None:
-                    result.wasted_usd += spent
-
-    def finished(
-        self, live: Live, decided: Decided, result: Result, usage: Usage | None, seen: Usage | None = None
-    ) -> float:
-        """Fold a whole, good answer into state and metrics; the request's cost in USD, attempts that were not used
-        included. `usage` is what the backend counted, `seen` what was seen of it on its way, for where it counted
-        nothing."""
-        target = result.candidate.target
-        now = result.ended or (time.monotonic() if result.answer.chunks is not None else result.began_at)
-        request = decided.request
-        sized = size(request) if request.protocol == "oip" else usage.tokens_out if usage and usage.tokens_out else None
-        live.state.observe_latency(target, (now - result.started) * 1000, now, sized)
-        if usage is not None:
-            self.metrics.tokens.add((target.backend, "in"), usage.tokens_in)
-            self.metrics.tokens.add((target.backend, "out"), usage.tokens_out)
-        return self._charge(live, decided, result.candidate, usage or seen) + result.wasted_usd
-
-    def broke_off(self, live: Live, decided: Decided, result: Result, usage: Usage | None) -> float:
-        """Count an answer that ended early: whoever gave it bills what it has made, which only an estimate can say. The
-        cost in USD, likewise."""
-        return self._charge(live, decided, result.candidate, usage) + result.wasted_usd
-
-    def _charge(self, live: Live, decided: Decided, candidate: Candidate, usage: Usage | None) -> float:
-        """Count what an answer costs, in metrics and quotas; the cost in USD."""
-        request, target = decided.request, candidate.target
-        cost = self.cost(candidate, request, usage)
-        self.metrics.cost_usd.add((target.backend, target.tier), cost)
-        if decided.decision.quotas:
-            counted = usage or Usage(request.tokens_in, request.tokens_out)
-            tokens, now = sum(counted), time.time()
-            live.ledger.charge(decided.id, decided.decision, request, target.backend, tokens, cost, now)
-        return cost
-
-    def cost(self, candidate: Candidate, request: Request, usage: Usage | None) -> float:
-        """From the backend's own count of tokens where it gave one, else the estimate."""
-        counted = usage or Usage(request.tokens_in, request.tokens_out)
-        return cost_usd(candidate.target, counted.tokens_in, counted.tokens_out)
+            for one in ask.wasted:  # hedges, escalations: what is not used is paid for all the same
+                counted = Counted(one.told, one.seen)
+                self.billing.charge(live, decided, bill, "unused", one.candidate, counted, one.seconds)
 
     def concluded(self, live: Live, decided: Decided, outcome: Outcome, parsed: Parsed, hints: Hints) -> None:
         """After the answer: the end of what was reserved, what the candidate policy would have done, and the line in
@@ -320,14 +294,29 @@ class Service:
         if self.log is not None:
             self.log.put(encoded)
 
+    def _copied(self, decided: Decided, bill: Bill) -> None:
+        """A copy's line in the decision log: its request's own may be there already."""
+        if self.log is not None:
+            copied = {"event": "copy", "at": time.time(), "of": decided.id.partition("/")[0], "charges": bill.charges}
+            self.log.put(msgspec.json.encode(copied))
+
     async def _fold(self) -> None:
         """For other replicas on this node, of which any may be asked for the metrics of all."""
         while True:
+            try:
+                self._publish()
+                self.metrics.fold()
+            except Exception:  # a defect there must not end it
+                log.exception("the metrics could not be written")
             await asyncio.sleep(_FOLD_S)
-            self.metrics.fold()
 
     def _publish(self) -> None:
-        self.live.ledger.publish(self.metrics, time.time())
+        self.gauges.publish(self.live, None if self.log is None else self.log.queued)
+
+    def exposition(self, accept: str = "") -> tuple[bytes, str]:
+        """The metrics as they are now, in the format that an Accept header asks for, and its content-type."""
+        self._publish()
+        return render(self.metrics, accept)
 
     def _view(self) -> View:
         return self.live.state.view(time.monotonic())
@@ -390,9 +379,7 @@ class Service:
         except BackendError as error:
             return Reload("refused", old.policy.digest, (str(error),))
         self.live = live
-        old.ledger.unpublish(self.metrics)
-        self.metrics.policy_info.labels(old.policy.digest).set(0)
-        self.metrics.policy_info.labels(live.policy.digest).set(1)
+        expect(self.metrics, live.policy)
         self._publish()
         task = asyncio.create_task(old.retire(live, _RETIRE_S))
         self._retiring.add(task)

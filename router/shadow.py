@@ -13,28 +13,31 @@ from collections.abc import Awaitable, Callable
 
 from msgspec.structs import replace
 
-from backends.calls import Call, Usage
+from backends.calls import Call
 from backends.errors import BackendError, RequestRejected
 from router.attempts import Result
+from router.billing import Bill, Billing, Counted
 from router.decisionlog.record import Decided
 from router.errors import ApiError
 from router.live import Live
-from router.metrics import Metrics
+from router.telemetry.metrics import Metrics
+from router.wire.openai import usage_in
 
 log = logging.getLogger("pointsman")
 
 MAX_COPIES = 32
 """Copies on their way at once, of all rules together."""
 
-Execute = Callable[[Live, Decided, Call], Awaitable[Result]]
-Finished = Callable[[Live, Decided, Result, Usage | None], float]
+Execute = Callable[[Live, Decided, Call, Bill], Awaitable[Result]]
+Concluded = Callable[[Decided, Bill], None]
+"""Takes what a copy has cost."""
 
 
 class Shadows:
     """Belongs to one event loop."""
 
-    def __init__(self, metrics: Metrics, execute: Execute, finished: Finished) -> None:
-        self._metrics, self._execute, self._finished = metrics, execute, finished
+    def __init__(self, metrics: Metrics, execute: Execute, billing: Billing, concluded: Concluded) -> None:
+        self._metrics, self._execute, self._billing, self._concluded = metrics, execute, billing, concluded
         self._tasks: set[asyncio.Task[None]] = set()
 
     def copy(self, live: Live, decided: Decided, call: Call) -> None:
@@ -54,16 +57,17 @@ class Shadows:
         task.add_done_callback(self._tasks.discard)
 
     async def _send(self, live: Live, decided: Decided, call: Call, name: str) -> None:
-        outcome = "failed"
+        outcome, bill = "failed", Bill()
         live.enter()
         try:
-            result = await self._execute(live, decided, call)
+            result = await self._execute(live, decided, call, bill)
             try:
+                usage = result.answer.usage
                 if result.answer.chunks is not None:
-                    async for _ in result.answer.chunks:
-                        pass
+                    async for chunk in result.answer.chunks:
+                        usage = usage_in(chunk) or usage
                     await result.answer.chunks.aclose()
-                self._finished(live, decided, result, result.answer.usage)  # a copy costs what a request costs
+                self._billing.finished(live, decided, result, bill, Counted(usage), "copy")
             finally:
                 result.lease.release()
             outcome = "ok"
@@ -74,6 +78,8 @@ class Shadows:
         finally:
             live.leave()
             live.ledger.release(decided.id)
+            if bill.charges:  # a copy costs what a request costs
+                self._concluded(decided, bill)
             self._metrics.shadow_copies.labels(name, outcome).inc()
 
     async def aclose(self) -> None:

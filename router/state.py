@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from policies.compile import CompiledPolicy
@@ -11,7 +11,7 @@ from policies.schema import Backend
 from policies.types import Snapshot, Target
 from router.carbon import Intensities
 from router.gradient import Gradient, answered, refused
-from router.health import Event, Health, ejected, had_trouble, spared, step, unavailable
+from router.health import Event, Health, condition, ejected, had_trouble, spared, step, unavailable
 from router.places import Places
 from router.quantiles import Sketch
 from router.sharing import View
@@ -36,6 +36,7 @@ class BackendState:
     held_until: float = 0.0  # it asked not to be asked before
     busy: bool = False  # has been full, and too few of its places are free again yet
     health: Health = field(default_factory=Health)
+    times_ejected: int = 0
     troubled: bool = False  # was ever kept out, failed a probe just now, or asked to be left alone
     gradient: Gradient | None = None  # where its concurrency is found out
 
@@ -154,6 +155,8 @@ class FleetState:
         before, backend.health = backend.health, step(backend.health, event, now, self._ejection)
         if ejected(backend.health, now) and not ejected(before, now) and self._too_many_out(backend_index, now):
             backend.health = spared(backend.health)
+        elif ejected(backend.health, now) and not ejected(before, now):
+            backend.times_ejected += 1
         backend.troubled = backend.held_until > 0 or had_trouble(backend.health)
 
     def _too_many_out(self, backend_index: int, now: float) -> bool:
@@ -225,6 +228,16 @@ class FleetState:
         for target, whole, first in zip(self._targets, self._whole, self._first, strict=True):
             whole.age(target.prior_ms, now, passed)
             first.age(target.prior_ttft_ms, now, passed)
+
+    def condition(self, backend: BackendState, now: float) -> str:
+        """One of `health.STATES`."""
+        said = condition(backend.health, now, self._ejection)
+        return "held" if said in ("available", "slow_start") and now < backend.held_until else said
+
+    def measured(self) -> Iterator[tuple[float | None, float]]:
+        """By target: the time to the whole answer in ms, and when it was last measured."""
+        for latency in self._whole:
+            yield latency.average_ms, latency.at
 
     def unavailable(self, backend_index: int, now: float) -> str | None:
         return unavailable(self.backends[backend_index].health, now)

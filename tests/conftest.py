@@ -196,6 +196,11 @@ class Router:
         return sum(v for (n, found), v in self.metrics().items() if n == name and set(labels.items()) <= found)
 
 
+def egress_blocked(service: Service) -> float:
+    """How often the guard stopped a call, at any backend."""
+    return sum(sample.value for sample in service.metrics.egress_blocked.collect()[0].samples)
+
+
 @dataclass(frozen=True)
 class Reply:
     status: int

@@ -8,14 +8,11 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from prometheus_client.metrics import MetricWrapperBase
 
 from policies.compile import compile_documents
 from policies.source import Document, parse
 from router.cli import main
 from router.errors import STATUS
-from router.metrics import Metrics
-from router.tallies import Distribution, Tally
 
 README = ROOT / "README.md"
 DOCUMENTS = sorted(
@@ -137,17 +134,3 @@ def test_every_path_and_test_that_is_named_exists(path):
 def test_the_table_of_errors_is_the_codes():
     told = {code: int(status) for status, code, _ in table(README, 3) if status.isdigit()}
     assert told == {str(code): status for code, status in STATUS.items()}
-
-
-def test_the_table_of_metrics_is_the_metrics():
-    """In docs/operations.md: name, labels, and the help text that Prometheus shows."""
-    found = vars(Metrics()).values()
-    plain = [getattr(one, "metric", one) for one in found if isinstance(one, Tally | Distribution | MetricWrapperBase)]
-    instruments = [one for one in plain if isinstance(one, MetricWrapperBase)]
-    expected = {}
-    for one in instruments:
-        suffix = "_total" if one._type == "counter" else ""
-        expected[one._name + suffix] = (list(one._labelnames), one._documentation)
-    rows = [row for row in table(ROOT / "docs" / "operations.md", 3) if row[0].startswith("pointsman_")]
-    told = {metric: (re.findall(r"\w+", labels), text) for metric, labels, text in rows}
-    assert told == expected

@@ -41,8 +41,8 @@ PARTS = (
     ("router/decisionlog/writer.py", "decision log: its thread"),
     ("router/decisionlog/", "decision log: the record"),
     ("router/recent.py", "decision log: the record"),
-    ("router/metrics.py", "metrics"),
-    ("router/tallies.py", "metrics"),
+    ("router/telemetry/metrics.py", "metrics"),
+    ("router/telemetry/tallies.py", "metrics"),
     ("router/", "the exchange and the service: everything between"),
 )
 _LOOP = "event loop, system calls and the interpreter, outside our functions"

@@ -94,11 +94,25 @@ class Price(Model):
     per_request: NonNegative = Field(default=0, description="USD per request", examples=[0.0005])
     input_per_mtok: NonNegative = Field(default=0, description="USD per million input tokens", examples=[0.15])
     output_per_mtok: NonNegative = Field(default=0, description="USD per million output tokens", examples=[0.6])
+    per_second: NonNegative = Field(
+        default=0, description="USD per second that a request is being served", examples=[0.0006]
+    )
     reserved_per_hour: NonNegative = Field(
         default=0, description="USD per hour, used or not. Needs `capacity_rps`", examples=[1.1]
     )
     capacity_rps: Positive | None = Field(
         default=None, description="requests per second that this hardware can do", examples=[20]
+    )
+
+
+class Baseline(Model):
+    """What the cost of every request is compared with."""
+
+    backend: Name | None = Field(
+        default=None,
+        description="the cloud backend at whose prices a request would have been answered otherwise. Absent, or where "
+        "it does not serve the model: the cheapest cloud backend that does",
+        examples=["cloud-gpu"],
     )
 
 
@@ -314,6 +328,11 @@ class Fleet(Model):
                 }
             ]
         ],
+    )
+    baseline: Baseline = Field(
+        default=Baseline(),
+        description="what savings are counted against",
+        examples=[{"backend": "cloud-gpu"}],
     )
     ejection: Ejection = Field(
         default=Ejection(),

@@ -121,6 +121,10 @@ class Scanner(Sequence[Detector]):
         yield from self.others
 
     @property
+    def names(self) -> tuple[str, ...]:
+        return (*(one.name for one in self.sets), *(one.name for one in self.others))
+
+    @property
     def slow(self) -> bool:
         """Whether a scan may wait for something else than this thread."""
         return bool(self.others)

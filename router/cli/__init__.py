@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"pointsman {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_serve, _check, _explain, _test, _diff, _scan, _log, _key, _schema):
+    for add in (_serve, _check, _explain, _test, _diff, _report, _top, _scan, _log, _key, _schema):
         add(commands)
     arguments = parser.parse_args(argv)
     try:
@@ -226,6 +226,45 @@ def _diff(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.set_defaults(module="diff")
 
 
+def _report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "report",
+        help="what requests cost, and where they went",
+        description="Cost, savings against the cloud, objectives, energy and carbon from the decision log. Exit status "
+        "1 where the log is not as it was written.",
+    )
+    parser.add_argument("log", nargs="+", metavar="LOG", help="folders or files of a decision log")
+    when = "as 7d, 12h, 30m before now, or a time such as 2026-04-01T09:00:00+09:00"
+    parser.add_argument("--since", type=_ago, default="7d", metavar="TIME", help=f"from when on (default: 7d), {when}")
+    parser.add_argument("--until", type=_ago, metavar="TIME", help="until when (default: now)")
+    parser.add_argument(
+        "--fleet", action="append", default=[], metavar="PATH",
+        help="fleet file or folder: with it, what own hardware costs by the hour, and from which load on it pays",
+    )  # fmt: skip
+    parser.add_argument("--html", metavar="FILE", help="write a page with plots there")
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.set_defaults(module="report")
+
+
+def _top(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "top",
+        help="watch a running router",
+        description="Tiers, backends, rates, latencies, ejections and spending of a running router, until Ctrl-C.",
+    )
+    parser.add_argument(
+        "url", nargs="?", default="http://127.0.0.1:8001", metavar="URL",
+        help="its admin port (default: http://127.0.0.1:8001)",
+    )  # fmt: skip
+    parser.add_argument("--interval", type=_duration, default=2.0, metavar="SECONDS", help="between looks (default: 2)")
+    parser.add_argument("--once", action="store_true", help="show one interval, and end")
+    parser.add_argument("--json", action="store_true", help="the same as one JSON object")
+    token = parser.add_mutually_exclusive_group()
+    token.add_argument("--token-env", metavar="NAME", help="variable that holds the admin API's token")
+    token.add_argument("--token-file", metavar="FILE", help="file that holds it")
+    parser.set_defaults(module="top")
+
+
 def _schema(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "schema",
@@ -289,6 +328,14 @@ def _moment(text: str) -> float:
         return moment(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 2026-04-01T09:00:00+09:00") from None
+
+
+def _ago(text: str) -> float:
+    """Seconds before now, as a number below 0, or a moment in seconds since 1970."""
+    unit = {"d": 86400.0, "h": 3600.0, "m": 60.0}.get(text[-1:])
+    if unit is None or not text[:-1].replace(".", "", 1).isdigit():
+        return _moment(text)
+    return -_duration(text[:-1]) * unit
 
 
 def _port(text: str) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import fields
 
+from policies.accounts import Charge
 from policies.compile import CompiledPolicy
 from policies.decide import decide
 from policies.sensitivity.labels import Label
@@ -33,24 +34,26 @@ class Decided(Value, frozen=True, gc=False):
     policy: CompiledPolicy
 
 
-class Outcome(Value, frozen=True, gc=False):
+class Outcome(Value, frozen=True, gc=False, omit_defaults=True):
     """How a request ended. Times in milliseconds."""
 
     outcome: str
-    backend: str | None
     attempts: int
     ms: float
+    backend: str | None = None
     ttft_ms: float | None = None
     tokens_in: int | None = None
     tokens_out: int | None = None
     cost_usd: float | None = None  # of all attempts
     steps: list[dict[str, Any]] | None = None  # the attempts, where there was more than one
+    charges: list[Charge] | None = None  # what `cost_usd` is made of
+    baseline_usd: float | None = None  # what the answer would have cost in the cloud, where that has the model
+    slo_met: bool | None = None  # whether the rule's objective was; None: not for the service to say
 
 
 _NAMED = frozenset({"label", "entities", "masked_label", "headers", "labels"})
 """Fields of a request that are not logged as they are."""
 _USUAL = tuple((f.name, f.default) for f in fields(Request) if f.name not in _NAMED)
-_OUTCOME = tuple(f.name for f in fields(Outcome))
 
 
 def as_record(decided: Decided, outcome: Outcome | None) -> dict[str, Any]:
@@ -70,7 +73,7 @@ def as_record(decided: Decided, outcome: Outcome | None) -> dict[str, Any]:
         # The caller had to give a reason. Its text is not kept: it is free, and could quote what it is about.
         record["declassified"] = {"from": policy.levels[label.declassified_from], "reason": True}
     if outcome is not None:
-        record["outcome"] = {name: v for name in _OUTCOME if (v := getattr(outcome, name)) is not None}
+        record["outcome"] = outcome
     return record
 
 

@@ -65,6 +65,11 @@ class DecisionLog:
         if self._asleep:
             self._wake.set()
 
+    @property
+    def queued(self) -> int:
+        """Records that wait to be written."""
+        return len(self._queue)
+
     def close(self) -> None:
         """Write what is queued, say that this is the end, and close. At most a few seconds."""
         self._ending = True

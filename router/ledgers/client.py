@@ -20,7 +20,6 @@ SYNC_S = 1.0
 """How long the central ledger may take to answer before it counts as lost."""
 WAIT_S = 0.5
 """How long a request waits for a lease."""
-_PUBLISH_S = 1.0
 
 
 class Leases:
@@ -31,14 +30,13 @@ class Leases:
         central: CentralLedger | None = None,
         replica: str = "main",
         failed: Callable[[], None] = lambda: None,
-        published: Callable[[], None] = lambda: None,
     ) -> None:
         """Without a central ledger this process is alone, and its leases are the caps. `replica` must be new with every
-        start. `failed` is called for each report that got no answer, `published` about every second."""
+        start. `failed` is called for each report that got no answer."""
         self.central = central
         self.lost = False
         self.books: dict[str, Book] = {}
-        self._replica, self._failed, self._published = replica, failed, published
+        self._replica, self._failed = replica, failed
         self._seq = self._asks = 0
         self._touched: dict[Book, None] = {}
         self._waiters: list[asyncio.Future[None]] = []
@@ -96,7 +94,7 @@ class Leases:
     # --- in the background ------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
-        full = published = 0.0
+        full = 0.0
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(TICK_S):
@@ -107,12 +105,6 @@ class Leases:
                 full = now
                 self._forget(time.time())
                 self._touched.update(dict.fromkeys(self.books.values()))
-            if now >= published + _PUBLISH_S:
-                published = now
-                try:
-                    self._published()
-                except Exception:  # a defect there must not end the leases
-                    log.exception("the metrics of budgets could not be written")
             if self.central is not None:
                 books, self._touched = list(self._touched), {}
                 waiters, self._waiters = self._waiters, []

@@ -18,6 +18,8 @@ from router.errors import ApiError, bad_request
 from router.wire.parsed import Parsed, check_model_name
 
 SERVER = {"name": "pointsman", "version": __version__, "extensions": ["binary_tensor_data"]}
+ROUTE = "/v2/models/{model}/infer"
+"""The path of an inference call, whichever model it names."""
 _MODEL = re.compile(r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?(?:/(?P<verb>ready|infer))?\Z")
 _WINDOW = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 

@@ -63,7 +63,7 @@ class Bench:
 
 
 async def ask(batcher, x, wanted=("y",)):
-    (tensor, *_) = await batcher.send({"x": x}, wanted)
+    (tensor, *_), _ = await batcher.send({"x": x}, wanted)
     return tensor.array()
 
 

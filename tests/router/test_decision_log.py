@@ -327,7 +327,7 @@ def decided(one, snapshot, seed):
 @given(asked, situations, st.integers(0, 3))
 def test_every_decision_can_be_made_again_from_its_line_bit_for_bit(one, snapshot, seed):
     made = decided(one, snapshot, seed)
-    line, _ = link(GENESIS, 1, msgspec.json.encode(as_record(made, Outcome("ok", "edge", 1, 1.5))))
+    line, _ = link(GENESIS, 1, msgspec.json.encode(as_record(made, Outcome("ok", 1, 1.5, "edge"))))
     record, intact = unlink(line)
     assert intact
     again = replay(record, COMPILED)
@@ -437,7 +437,7 @@ def test_misuse(tmp_path, capsys):
 def test_tail_follows_into_the_next_file(tmp_path):
     log = DecisionLog(LogSettings(tmp_path, max_bytes=1000))
     made = decided(replace(request(), labels={}), idle(COMPILED), 0)
-    log.put(msgspec.json.encode(as_record(made, Outcome("ok", "edge", 2, 1.5, cost_usd=0.5))))
+    log.put(msgspec.json.encode(as_record(made, Outcome("ok", 2, 1.5, "edge", cost_usd=0.5))))
     log.flush()
     process = subprocess.Popen(
         [sys.executable, "-m", "router", "log", "tail", "-f", str(tmp_path)],
@@ -445,7 +445,7 @@ def test_tail_follows_into_the_next_file(tmp_path):
     )  # fmt: skip
     assert "edge after 2 attempts ok 2 ms $0.500000" in process.stdout.readline()
     for _ in range(10):
-        log.put(msgspec.json.encode(as_record(made, Outcome("ok", "onprem", 1, 1.5))))
+        log.put(msgspec.json.encode(as_record(made, Outcome("ok", 1, 1.5, "onprem"))))
         log.flush()
     for _ in range(10):
         assert "-> onprem" in process.stdout.readline()

@@ -348,8 +348,8 @@ def test_metrics_show_requests_by_backend_tier_rule_outcome_and_the_time_of_deci
     assert count("pointsman_requests_total", outcome="not_found", backend="") == 1
     assert count("pointsman_decision_seconds_count") == 3
     assert count("pointsman_request_seconds_count", task="chat", tier="edge") == 2
-    assert count("pointsman_first_byte_seconds_count", task="chat", tier="edge") == 1
-    assert count("pointsman_tokens_total", backend="first", direction="in") == 10
+    assert count("pointsman_time_to_first_token_seconds_count", task="chat", tier="edge") == 1
+    assert count("pointsman_tokens_total", backend="first", direction="in", source="told") == 10
     assert count("pointsman_backend_available", backend="first", tier="edge") == 1
     assert count("pointsman_policy_info", digest=router.service.policy.digest) == 1
 

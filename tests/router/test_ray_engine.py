@@ -13,7 +13,6 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,16 +20,15 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 from conftest import ROOT
-from prometheus_client.parser import text_string_to_metric_families
 
 from router.demo.processes import free_port
-from tests.processes import alive, command, descendants, environment, kill, listens, soon
+from tests.processes import alive, command, descendants, environment, listens, soon
+from tests.serving import START_S, serving
 
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc"),
 ]
-START_S = 90
 
 FLEET = """
 apiVersion: pointsman/v1
@@ -64,46 +62,6 @@ backends:
 """
 
 
-@dataclass
-class Served:
-    process: subprocess.Popen[str]
-    port: int
-    admin_port: int
-    folder: Path
-
-    def call(self, method, path, body=None, *, admin=False, timeout=20):
-        """One request on a connection of its own, so that the kernel may give it to either replica."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.admin_port if admin else self.port, timeout=timeout)
-        try:
-            raw = None if body is None else json.dumps(body)
-            connection.request(method, path, raw, {"content-type": "application/json"} if raw else {})
-            response = connection.getresponse()
-            return response.status, dict(response.getheaders()), response.read()
-        finally:
-            connection.close()
-
-    def chat(self, model="chat", **options):
-        return self.call(
-            "POST", "/v1/chat/completions", {"model": model, "messages": [{"role": "user", "content": "hi"}]}, **options
-        )
-
-    def sum(self, name, **labels):
-        """Of the samples of `name` that carry these labels, as prometheus-client's own parser reads /metrics."""
-        status, _, body = self.call("GET", "/metrics", admin=True)
-        assert status == 200
-        families = text_string_to_metric_families(body.decode())
-        samples = [sample for family in families for sample in family.samples]
-        return sum(s.value for s in samples if s.name == name and labels.items() <= s.labels.items())
-
-    def replicas(self):
-        return {pid for pid in descendants(self.process.pid) if command(pid).startswith("ray::ServeReplica:") and
-                "router" in command(pid)}  # fmt: skip
-
-    def serving(self):
-        """The replicas that take requests."""
-        return {pid for pid in self.replicas() if listens(pid, self.port)}
-
-
 @pytest.fixture(scope="module")
 def served(tmp_path_factory, onnx_models):
     torch = pytest.importorskip("torch")
@@ -120,35 +78,10 @@ def served(tmp_path_factory, onnx_models):
     (folder / "fleet.yaml").write_text(FLEET)
     port, admin_port = free_port(), free_port()
     options = (
-        "--engine", "ray", "--replicas", "2", "--port", str(port), "--admin-port", str(admin_port), "--watch", "0",
-        "--decision-log", str(folder / "log"),
+        "--replicas", "2", "--watch", "0", "--decision-log", str(folder / "log"),
     )  # fmt: skip
-    process = subprocess.Popen(
-        [sys.executable, "-m", "router", "serve", str(folder), *options],
-        stdout=subprocess.PIPE,
-        stderr=(folder / "stderr").open("w"),
-        text=True,
-        cwd=ROOT,
-    )
-    served = Served(process, port, admin_port, folder)
-    watchdog = threading.Timer(START_S, process.kill)
-    watchdog.start()
-    try:
-        said = []
-        while not any("pointsman is ready (ray engine" in line for line in said):
-            said.append(process.stdout.readline())
-            assert said[-1], f"it ended: {said} {(folder / 'stderr').read_text()}"
-        watchdog.cancel()
+    with serving(folder, port, admin_port, *options) as served:
         yield served
-    finally:
-        watchdog.cancel()
-        left = descendants(process.pid)
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        kill(left)
     assert "Traceback" not in (folder / "stderr").read_text()
 
 
@@ -190,10 +123,10 @@ def test_a_stream_comes_through(served):
 
 
 def test_metrics_are_those_of_both_replicas(served):
-    before = _settled(served, "pointsman_requests_total")
+    before = served.sum("pointsman_requests_total")
     ids = [served.chat()[1]["x-pointsman-decision"] for _ in range(40)]
-    assert _settled(served, "pointsman_requests_total") == before + 40
-    assert served.sum("pointsman_attempts_total", backend="scripted", outcome="ok") >= 40
+    assert served.sum("pointsman_requests_total") == before + 40
+    assert soon(lambda: served.sum("pointsman_attempts_total", backend="scripted", outcome="ok") >= 40)
     # The admin port is one replica's, and knows its own decisions: that some are missing shows that two served.
     known = sum(served.call("GET", f"/decisions/{one}", admin=True)[0] == 200 for one in ids)
     assert 0 < known < 40
@@ -271,13 +204,6 @@ def test_replicas_go_on_while_what_they_tell_each_other_has_no_place(served):
     os.kill(board, signal.SIGKILL)
     assert [served.chat()[0] for _ in range(10)] == [200] * 10
     assert soon(lambda: len(_actors(served, "BoardActor") - {board}) == 1, within_s=30)
-
-
-def _settled(served, metric):
-    """A count once it stands still: a request is counted after its last byte has gone."""
-    counts = [served.sum(metric)]
-    assert soon(lambda: time.sleep(0.3) or counts.append(served.sum(metric)) or counts[-1] == counts[-2])
-    return counts[-1]
 
 
 def _ledgers(served):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from router.alarm import Alarm
-from router.tallies import Distribution, Tally
+from router.telemetry.tallies import Distribution, Tally
 
 BOUNDS = (0.1, 0.5, 1, 5)
 amounts = st.lists(st.tuples(st.sampled_from(["a", "b"]), st.sampled_from([0.0, 0.1, 0.3, 0.5, 1.0, 4.0, 5.0, 99.0])))

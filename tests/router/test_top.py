@@ -1,0 +1,141 @@
+"""`pointsman top`: what it shows of a router is what happened, on a real terminal too."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from conftest import ROOT, THREE_TIERS, run_command
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+
+from router.top.readings import Between, Reading
+
+POLICY = """
+---
+kind: Policy
+sensitivity: {default: public}
+rules: [{name: all, slo: {latency_ms: 60000}}]
+budgets: [{name: daily, usd: 100, per: day}]
+"""
+
+
+@pytest.fixture
+def busy(start_router):
+    """A router that is asked all the time."""
+    router = start_router(THREE_TIERS + POLICY)
+    done = threading.Event()
+
+    def ask():
+        while not done.wait(0.005):
+            router.chat(headers={"x-data-sensitivity": "restricted"})
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    yield router
+    done.set()
+    thread.join()
+
+
+def test_once(busy, capsys):
+    status, out, err = run_command(capsys, "top", busy.admin_url, "--once", "--interval", "0.5")
+    assert (status, err) == (0, "")
+    for part in (
+        "policy " + busy.service.policy.digest,
+        "edge 100 %",
+        "available",
+        "stopped at the last check: 0",
+        "daily",
+    ):
+        assert part in out
+
+
+def test_as_json(busy, capsys):
+    before = busy.count("pointsman_requests_total")
+    began = time.monotonic()
+    status, out, _ = run_command(capsys, "top", busy.admin_url, "--json", "--interval", "1")
+    rate = (busy.count("pointsman_requests_total") - before) / (time.monotonic() - began)
+    found = json.loads(out)
+    assert status == 0
+    assert found["per_second"] == pytest.approx(rate, rel=0.5)
+    assert found["tiers"] == {"edge": 1.0}
+    assert [row["backend"] for row in found["backends"]] == ["edge", "onprem", "cloud"]
+    edge = found["backends"][0]
+    assert (edge["state"], edge["limit"], edge["failed_per_second"]) == ("available", 64, 0)
+    assert edge["p50_ms"] > 0
+    assert edge["usd_per_hour"] == pytest.approx(0.36)
+    assert found["rules"][0]["met"] == 1.0
+    assert found["quotas"][0]["cap"] == 100
+
+
+def test_on_a_terminal_until_ctrl_c(busy):
+    leader, follower = pty.openpty()
+    command = [sys.executable, "-m", "router", "top", busy.admin_url, "--interval", "0.2"]
+    environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "120", "LINES": "40"}
+    process = subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower, cwd=ROOT, env=environment)
+    os.close(follower)
+    seen = b""
+    try:
+        deadline = time.monotonic() + 20
+        while seen.count(b"requests/s") < 4 and time.monotonic() < deadline:
+            seen += os.read(leader, 65536)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        os.close(leader)
+    plain = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", seen).decode()
+    assert "available" in plain
+    assert "Traceback" not in plain
+
+
+def test_what_cannot_be_read(capsys, start_router):
+    status, _, err = run_command(capsys, "top", "http://127.0.0.1:9", "--once")
+    assert status == 1
+    assert "is the router running, and is this its admin port?" in err
+    assert run_command(capsys, "top", "localhost:8001", "--once")[0] == 2
+    assert (
+        "POINTSMAN_NO_TOKEN is not set" in run_command(capsys, "top", "--once", "--token-env", "POINTSMAN_NO_TOKEN")[2]
+    )
+
+
+amounts = st.lists(st.sampled_from([0.001, 0.004, 0.03, 0.2, 0.7, 3.0, 20.0]), max_size=60)
+
+
+@given(amounts, amounts, st.sampled_from([0.5, 0.95]))
+def test_a_quantile_lies_in_the_bucket_that_holds_it(earlier, later, share):
+    registry = CollectorRegistry()
+    bounds = (0.005, 0.05, 0.5, 1, 10)
+    histogram = Histogram("h", "h", registry=registry, buckets=bounds)
+    for value in earlier:
+        histogram.observe(value)
+    before = Reading.of(generate_latest(registry).decode(), 0)
+    for value in later:
+        histogram.observe(value)
+    found = Between(before, Reading.of(generate_latest(registry).decode(), 1)).quantile(share, "h")
+    if not later:
+        assert found is None
+        return
+    ranked = sorted(later)
+    exact = ranked[max(0, -int(-share * len(ranked) // 1) - 1)]
+    above = next((bound for bound in bounds if exact <= bound), None)
+    below = max((bound for bound in (0, *bounds) if bound < exact), default=0)
+    assert below <= found <= (above if above is not None else bounds[-1])
+
+
+def test_a_router_that_began_anew_has_not_served_less_than_nothing():
+    def reading(count, at):
+        registry = CollectorRegistry()
+        Counter("c", "c", registry=registry).inc(count)
+        return Reading.of(generate_latest(registry).decode(), at)
+
+    assert Between(reading(1000, 0), reading(30, 10)).rate("c_total") == 3
