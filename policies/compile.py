@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from policies.calendar import Zones, utc_only
+from policies.carbon import Intensity, intensities
 from policies.checks import DEFAULT_RULE, check_clearances, check_names, check_policy
 from policies.errors import ConfigurationError, Problem
 from policies.fleet_checks import check_fleet
@@ -22,7 +24,7 @@ from policies.scorers import Scorer, compile_objective
 from policies.sensitivity.detectors import build_detectors
 from policies.sensitivity.ner import Recognisers, none_here
 from policies.sensitivity.scanner import Scanner
-from policies.source import Document
+from policies.source import Document, Include
 from policies.targets import build_targets
 from policies.tenants import (
     ANYONE,
@@ -95,6 +97,7 @@ class CompiledPolicy:
     detectors: Scanner = field(repr=False)
     fleet: Fleet = field(repr=False)
     targets: tuple[Target, ...] = field(repr=False)
+    intensities: tuple[Intensity, ...] = field(repr=False)  # by backend: what its power emits
     constraints: tuple[CompiledConstraint, ...] = field(repr=False)
     rules: tuple[CompiledRule, ...] = field(repr=False)
     quotas: tuple[Quota, ...] = field(repr=False)
@@ -130,6 +133,12 @@ class CompiledPolicy:
         if self.tenants is None:
             return ANYONE
         return self.tenants.get(name, NOBODY)
+
+    def g_per_kwh(self, now: float) -> tuple[float, ...]:
+        """By backend, what its power emits at `now`, for a `Snapshot`; empty where no hour differs from another."""
+        if all(one.series is None for one in self.intensities):
+            return ()
+        return tuple(one.at(now) for one in self.intensities)
 
     def floor(self, request: Request, now: float) -> int:
         """The least label of such a request, whatever is found in it: the default and every floor that matches."""
@@ -181,26 +190,33 @@ def _baselines(targets: Sequence[Target], named: str | None) -> tuple[Target, ..
 
 
 def compile_documents(
-    documents: Sequence[Document], zones: Zones = utc_only, recognisers: Recognisers = none_here
+    documents: Sequence[Document],
+    zones: Zones = utc_only,
+    recognisers: Recognisers = none_here,
+    include: Include | None = None,
 ) -> tuple[CompiledPolicy | None, list[Problem]]:
     """One Fleet, at most one Policy and at most one Tenants, compiled; None when there is an error. Warnings come back
     either way.
 
     Without a Policy document the defaults hold: four levels, `internal` by default, clearance always on. `zones`
-    knows the time zones that windows of time may name, `recognisers` the models that detectors may.
+    knows the time zones that windows of time may name, `recognisers` the models that detectors may. `include` reads the
+    files of carbon intensities; without it, none is read.
     """
     problems: list[Problem] = []
     fleets: list[tuple[Fleet, Document]] = []
     policies: list[tuple[Policy, Document]] = []
     tenants: list[tuple[Tenants, Document]] = []
+    emits: list[tuple[Intensity, ...]] = []
     whole = True
     for document in documents:
         checked = validate(document)
         whole = whole and checked.whole
         problems += checked.problems
-        found: Iterator[Problem] = iter(())
+        found: Iterable[Problem] = ()
         if isinstance(checked.model, Fleet):
-            found = check_fleet(checked.model, checked.document)
+            carbon, wrong = intensities(checked.model, checked.document, include)
+            found = chain(check_fleet(checked.model, checked.document), wrong)
+            emits.append(carbon)
             fleets.append((checked.model, checked.document))
         elif isinstance(checked.model, Policy):
             found = check_policy(checked.model, checked.document, zones)
@@ -226,7 +242,8 @@ def compile_documents(
     if not whole or not fleets or any(p.severity == "error" for p in problems):
         return None, problems
     parties = tenants[0][0] if tenants else None
-    return _compile(fleets[0][0], policy, parties, _digest(documents), zones, recognisers), problems
+    digest = _digest(documents, fleets[0][0], emits[0])
+    return _compile(fleets[0][0], emits[0], policy, parties, digest, zones, recognisers), problems
 
 
 def compile_or_raise(documents: Sequence[Document], zones: Zones = utc_only) -> CompiledPolicy:
@@ -295,21 +312,30 @@ def _bounds(targets: Sequence[Target]) -> Bounds:
     )
 
 
-def _digest(documents: Sequence[Document]) -> str:
+def _digest(documents: Sequence[Document], fleet: Fleet, carbon: Sequence[Intensity]) -> str:
     """Names what decides: the same for the same meaning, whatever the comments, order of keys, file names
-    or the tenants' keys."""
+    or the tenants' keys. What tables say is part of it. What a series says is part of the snapshot, as all that changes
+    with the hour: a new forecast is no new policy, and old decisions can still be made again."""
     data = [deciding(document.data) if document.kind == "Tenants" else document.data for document in documents]
     plain = sorted(json.dumps(one, sort_keys=True) for one in data)
+    if any(backend.carbon.table is not None for backend in fleet.backends):
+        plain.append(json.dumps([one.standing for one in carbon]))
     return hashlib.sha256("\n".join(plain).encode()).hexdigest()[:16]
 
 
 def _compile(
-    fleet: Fleet, policy: Policy, tenants: Tenants | None, digest: str, zones: Zones, recognisers: Recognisers
+    fleet: Fleet,
+    carbon: tuple[Intensity, ...],
+    policy: Policy,
+    tenants: Tenants | None,
+    digest: str,
+    zones: Zones,
+    recognisers: Recognisers,
 ) -> CompiledPolicy:
     levels = tuple(policy.sensitivity.levels)
     ranks = {level: rank for rank, level in enumerate(levels)}
     compiler = MatchCompiler(ranks, zones)
-    targets = build_targets(fleet, ranks)
+    targets = build_targets(fleet, ranks, [one.standing for one in carbon])
     return CompiledPolicy(
         digest=digest,
         levels=levels,
@@ -318,6 +344,7 @@ def _compile(
         detectors=build_detectors(policy.sensitivity, ranks, recognisers),
         fleet=fleet,
         targets=targets,
+        intensities=carbon,
         constraints=tuple(_constraint(one, compiler, targets) for one in policy.constraints),
         rules=tuple(_rule(one, compiler) for one in (*policy.rules, Rule(name=DEFAULT_RULE))),
         quotas=compile_quotas(policy, [backend.name for backend in fleet.backends], compiler),

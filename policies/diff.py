@@ -142,7 +142,9 @@ def _lost(was: Any, now: Any) -> list[str]:
 def at_rest(policy: CompiledPolicy, now: float) -> Snapshot:
     """A fleet that is healthy, idle and unmeasured, and has spent nothing."""
     count = len(policy.fleet.backends)
-    return Snapshot((None,) * count, (0,) * count, (None,) * len(policy.targets), now=now)
+    return Snapshot(
+        (None,) * count, (0,) * count, (None,) * len(policy.targets), now=now, g_per_kwh=policy.g_per_kwh(now)
+    )
 
 
 def _why(first: Decision | None, second: Decision | None, before: Place, after: Place, new: CompiledPolicy) -> str:

@@ -64,10 +64,11 @@ def carbon_g(joules: float, g_per_kwh: float) -> float:
 
 
 def estimates(targets: Sequence[Target], request: Request, snapshot: Snapshot) -> list[Estimate]:
-    """Of each target: what `latency_ms`, `ttft_ms` and `cost_usd` say, written out once more because it is done for
-    every candidate of every request (a test holds them together)."""
+    """Of each target: what `latency_ms`, `ttft_ms`, `cost_usd`, `energy_j` and `carbon_g` say, written out once more
+    because it is done for every candidate of every request (a test holds them together)."""
     latencies, firsts, growths, in_flight = snapshot.latency_ms, snapshot.ttft_ms, snapshot.growth, snapshot.in_flight
     tokens_in, tokens_out, stream = request.tokens_in, request.tokens_out, request.stream
+    now_g_per_kwh = snapshot.g_per_kwh
     found: list[Estimate] = []
     for target in targets:
         index, places = target.index, target.max_in_flight
@@ -87,5 +88,6 @@ def estimates(targets: Sequence[Target], request: Request, snapshot: Snapshot) -
         usd = target.usd_per_request + tokens_in * target.usd_per_token_in + tokens_out * target.usd_per_token_out
         if target.usd_per_second:
             usd += target.usd_per_second * expected / 1000
-        found.append(Estimate(expected, first, usd, joules, joules / _J_PER_KWH * target.g_per_kwh))
+        emits = now_g_per_kwh[target.backend_index] if now_g_per_kwh else target.g_per_kwh
+        found.append(Estimate(expected, first, usd, joules, joules / _J_PER_KWH * emits))
     return found

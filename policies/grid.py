@@ -93,6 +93,7 @@ def probes(policies: Sequence[CompiledPolicy], most: int, zones: Zones = utc_onl
         _witnesses(wanted, served, levels, zones, parties),
         _masked(_witnesses(masking, served, levels, zones, parties), levels),
         _variations(served, levels, values, zones, parties),
+        _by_the_hour(policies, served, _witnesses(wanted, served, levels, zones, parties), parties),
     ):
         found.setdefault(f"{probe.facts.model_dump_json()}{probe.now}", probe)
     if len(found) <= most:
@@ -150,6 +151,19 @@ def _witnesses(
             if facts.get("model", model) != model or facts.get("task", task) != task:
                 continue
             yield Probe(_facts((model, task, wire), **{"label": level, **_without(facts)}), now)
+
+
+def _by_the_hour(
+    policies: Sequence[CompiledPolicy], served: Served, found: Iterable[Probe], parties: _Parties
+) -> Iterator[Probe]:
+    """Where what power emits is scheduled by times of day, the same requests at every hour of one."""
+    series = [one.series for policy in policies for one in policy.intensities]
+    if not any(one is not None and one.daily for one in series):
+        return
+    plain = [Probe(_facts(one, tenant=parties.usual)) for one in served]
+    for probe, hour in itertools.product([*plain, *found], range(24)):
+        if probe.now == MONDAY_NOON:  # else it is made for a window of time
+            yield Probe(probe.facts, MONDAY_NOON + 3600 * (hour - 12))
 
 
 def _masked(found: Iterable[Probe], levels: Sequence[str]) -> Iterator[Probe]:

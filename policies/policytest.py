@@ -92,6 +92,7 @@ def snapshot(given: Given, policy: CompiledPolicy, now: float) -> Snapshot:
         tuple(one.ttft_ms if (one := stated[t.backend_index]) else None for t in policy.targets),
         now,
         spent,
+        g_per_kwh=policy.g_per_kwh(now),
     )
 
 

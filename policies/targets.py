@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from policies.schema import Backend, BackendModel, Fleet
@@ -18,17 +18,17 @@ WIRES: Mapping[str, tuple[str, ...]] = {
 """Which wires a backend of each protocol can answer."""
 
 
-def build_targets(fleet: Fleet, ranks: Mapping[str, int]) -> tuple[Target, ...]:
-    """Every model at every backend, in the fleet's order."""
+def build_targets(fleet: Fleet, ranks: Mapping[str, int], g_per_kwh: Sequence[float]) -> tuple[Target, ...]:
+    """Every model at every backend, in the fleet's order. `g_per_kwh` of each backend, whatever the hour."""
     targets: list[Target] = []
     for b, backend in enumerate(fleet.backends):
         clearance = ranks[backend.clearance] if backend.clearance is not None else 0
         for name in backend.models:
-            targets.append(_target(len(targets), b, backend, name, clearance))
+            targets.append(_target(len(targets), b, backend, name, clearance, g_per_kwh[b]))
     return tuple(targets)
 
 
-def attributes(backend: Backend, model: BackendModel) -> dict[str, str | float | bool]:
+def attributes(backend: Backend, model: BackendModel, g_per_kwh: float) -> dict[str, str | float | bool]:
     """What a constraint may require of a target, by dotted name. What is not stated is left out."""
     stated: dict[str, Any] = {
         "name": backend.name, "tier": backend.tier, "region": backend.region, "zone": backend.zone,
@@ -36,14 +36,14 @@ def attributes(backend: Backend, model: BackendModel) -> dict[str, str | float |
         "licence.spdx": model.licence.spdx, "licence.commercial_use": model.licence.commercial_use,
         "price.per_request": backend.price.per_request, "price.input_per_mtok": backend.price.input_per_mtok,
         "price.output_per_mtok": backend.price.output_per_mtok,
-        "carbon.zone": backend.carbon.zone, "carbon.g_per_kwh": backend.carbon.g_per_kwh,
+        "carbon.zone": backend.carbon.zone, "carbon.g_per_kwh": g_per_kwh,
         "retention.days": backend.retention.days, "retention.training": backend.retention.training,
     }  # fmt: skip
     stated |= {f"labels.{name}": value for name, value in backend.labels.items()}
     return {name: value for name, value in stated.items() if value is not None}
 
 
-def _target(index: int, backend_index: int, backend: Backend, name: str, clearance: int) -> Target:
+def _target(index: int, backend_index: int, backend: Backend, name: str, clearance: int, g_per_kwh: float) -> Target:
     model, price = backend.models[name], backend.price
     amortised = price.reserved_per_hour / 3600 / price.capacity_rps if price.capacity_rps else 0.0
     return Target(
@@ -68,6 +68,6 @@ def _target(index: int, backend_index: int, backend: Backend, name: str, clearan
         usd_per_token_out=price.output_per_mtok / 1e6,
         usd_per_second=price.per_second,
         active_w=backend.energy.active_w,
-        g_per_kwh=backend.carbon.g_per_kwh,
-        attributes=attributes(backend, model),
+        g_per_kwh=g_per_kwh,
+        attributes=attributes(backend, model, g_per_kwh),
     )

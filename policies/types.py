@@ -113,6 +113,7 @@ class Snapshot(Value, frozen=True, gc=False):
     ledger_lost: bool = False  # what is spent elsewhere is not known
     back_in_s: tuple[float, ...] = ()
     """By backend: when one that is ejected, or asked to be left alone, may be tried again; 0: now, or not known."""
+    g_per_kwh: tuple[float, ...] = ()  # by backend: what its power emits now; empty: as the targets say
 
     def is_busy(self, target: Target) -> bool:
         """Whether others that have room come before it."""

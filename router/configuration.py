@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 from policies.compile import CompiledPolicy, compile_documents
 from policies.errors import ConfigurationError, Problem
 from policies.schema import Backend, Fleet, Ner, Policy, SecretReference, Tenants
-from policies.source import Document, parse
+from policies.source import Document, Include, parse
 from policies.validate import validate
 from router.credentials import Credentials, read_credentials
 from router.ner.process import Recogniser, Unavailable, recogniser
@@ -35,6 +35,7 @@ class Configuration:
             (self.policy.digest, self.folder, digests[0]) == (other.policy.digest, other.folder, digests[1])
             and self.api_keys == other.api_keys
             and self.artefacts == other.artefacts
+            and self.policy.intensities == other.policy.intensities  # a series is no part of the digest
             and self.credentials == other.credentials
         )
 
@@ -57,19 +58,24 @@ def read(path: Path, env: Mapping[str, str], seen: Seen | None = None) -> tuple[
     """What a file and those it includes hold. Every file that was looked for is added to `seen`."""
     seen = Seen() if seen is None else seen
     seen.add(path)
-
-    def include(file: str, written: str) -> tuple[str, str]:
-        found = Path(file).parent / written
-        seen.add(found)
-        return str(found), found.read_bytes().decode()
-
     try:
         text = path.read_bytes().decode()
     except OSError as error:
         return [], [Problem(str(path), 0, 0, f"cannot be read: {error.strerror or error}")]
     except UnicodeDecodeError as error:
         return [], [Problem(str(path), 0, 0, f"not UTF-8: byte {error.start} cannot be decoded", "save it as UTF-8")]
-    return parse(text, str(path), env, include)
+    return parse(text, str(path), env, beside(seen))
+
+
+def beside(seen: Seen) -> Include:
+    """Reads the files that a document names, from its folder. Every one that was looked for is added to `seen`."""
+
+    def include(file: str, written: str) -> tuple[str, str]:
+        found = Path(file).parent / written
+        seen.add(found)
+        return str(found), found.read_bytes().decode()
+
+    return include
 
 
 def _compiled(
@@ -84,7 +90,7 @@ def _compiled(
         found, wrong = read(path, env, seen)
         documents += found
         problems += wrong
-    policy, wrong = compile_documents(documents, ZoneInfo, recognisers(documents))
+    policy, wrong = compile_documents(documents, ZoneInfo, recognisers(documents), beside(seen))
     problems += wrong
     if not problems and not any(document.kind == "Fleet" for document in documents):
         where = ", ".join(map(str, files)) or "the given folder"

@@ -18,6 +18,7 @@ from backends.errors import BackendError
 from backends.registry import Builder
 from backends.tensors import ModelMetadata
 from router.attempts import Result
+from router.carbon import Intensities
 from router.configuration import Configuration
 from router.execute import Executor
 from router.guard import GuardedBackend
@@ -53,6 +54,7 @@ class Live:
         self._probe_interval_s = probe_interval_s
         kept = _unchanged(configuration, previous.configuration) if previous is not None else frozenset()
         self.state: FleetState = FleetState(policy, previous.state if previous is not None else None, kept)
+        self.intensities: Intensities = self.state.intensities
         self.ledger: Ledger = Ledger(policy, previous.ledger.leases if previous is not None else leases)
         before = previous.identity if previous is not None else None
         self.identity: Identity = Identity(configuration.credentials, policy, before)

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 from policies.compile import CompiledPolicy, compile_documents
 from policies.errors import ConfigurationError, Problem
 from policies.source import Document
-from router.configuration import Configuration, load, missing_models, read, recognisers, yaml_files
+from router.configuration import Configuration, beside, load, missing_models, read, recognisers, yaml_files
 from router.policytests import run_file, tests_beside
 from router.stamps import Seen, Stamp, stamp
 
@@ -86,7 +86,7 @@ class ConfigurationLoader:
             wanted = ("Policy",) if path == self.candidate else ("Fleet", "Tenants")
             documents += [document for document in found if document.kind in wanted]
             problems += wrong if path == self.candidate else []
-        compiled, wrong = compile_documents(documents, ZoneInfo, recognisers(documents))
+        compiled, wrong = compile_documents(documents, ZoneInfo, recognisers(documents), beside(seen))
         problems += missing_models(documents)
         problems += [problem for problem in wrong if problem.severity == "error"]
         if not problems and not any(document.kind == "Policy" for document in documents):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from policies.compile import CompiledPolicy
 from policies.schema import Backend
 from policies.types import Snapshot, Target
+from router.carbon import Intensities
 from router.gradient import Gradient, answered, refused
 from router.health import Event, Health, condition, ejected, had_trouble, spared, step, unavailable
 from router.places import Places
@@ -112,6 +113,7 @@ class FleetState:
         self.backends: list[BackendState] = [
             before[spec.name] if spec.name in kept else BackendState.of(spec) for spec in policy.fleet.backends
         ]
+        self.intensities = Intensities(policy.intensities)
         self._names = [(target.backend, target.model) for target in policy.targets]
         self._targets = policy.targets
         self._peers = _peers(policy)
@@ -145,6 +147,7 @@ class FleetState:
             tuple([latency.trend.line for latency in self._whole]),
             tuple([backend.busy or (not alone and self._full_elsewhere(backend, now)) for backend in backends]),
             back_in_s=() if well else tuple([self._back_in_s(backend, now) for backend in backends]),
+            g_per_kwh=self.intensities.at(wall) if self.intensities.scheduled else (),
         )
 
     def observe(self, backend_index: int, event: Event, now: float) -> None:

@@ -256,6 +256,16 @@ MUTANTS = (
         "tests/backends/test_onnx_backend.py",
     ),
     Mutant(
+        "decision log", "a replay forgets what the hour's power emitted", "router/decisionlog/record.py",
+        'of("g_per_kwh", names, 0.0) if "g_per_kwh" in state else ()', "()",
+        "tests/router/test_intensities.py",
+    ),
+    Mutant(
+        "reload", "a new forecast changes nothing", "router/configuration.py",
+        "            and self.policy.intensities == other.policy.intensities", "            and True",
+        "tests/router/test_intensities.py",
+    ),
+    Mutant(
         "batching", "requests of any shape and type go together", "backends/batching.py",
         "array.dtype.str, array.shape[1:]) for", '"", ()) for',
         "tests/backends/test_batching.py",

@@ -113,7 +113,7 @@ processes that share a ledger; [operations.md](operations.md#budgets-and-limits)
 
 FLEET = """
 The backends. What is stated here is what constraints can ask for, and what costs are computed from. Secrets are always
-references, never values.
+references, never values. How the files of `carbon` are read: [operations.md](operations.md#carbon-intensity).
 """
 
 TENANTS = """
@@ -161,7 +161,8 @@ The names of backends, rules, constraints, budgets, limits and levels have lette
 """
 
 ATTRIBUTES = """
-What `require` may ask for. The fleet states it, at the backend or at the model that is asked for.
+What `require` may ask for. The fleet states it, at the backend or at the model that is asked for. `carbon.g_per_kwh` is
+that of the table, where there is one, and never that of a series.
 
 """
 

@@ -127,7 +127,33 @@ class Carbon(Model):
     """What the power of a backend emits."""
 
     zone: str | None = Field(default=None, description="the zone of the power grid", examples=["JP"])
-    g_per_kwh: NonNegative = Field(default=0, description="grams of CO2 equivalent per kWh", examples=[485])
+    g_per_kwh: NonNegative = Field(
+        default=0,
+        description="grams of CO2 equivalent per kWh, where no file says otherwise",
+        examples=[485],
+    )
+    table: str | None = Field(
+        default=None,
+        description="a file of intensities by zone, relative to this file: CSV with the columns zone and g_per_kwh, or "
+        "JSON as codecarbon's energy mixes. Needs `zone`",
+        examples=["carbon/zones.csv"],
+    )
+    series: str | None = Field(
+        default=None,
+        description="a CSV file of the intensity by time, relative to this file: a row of names, then times in the "
+        "first column, ascending, each the beginning of what holds until the next. Times without an offset are UTC; "
+        "times of day (`09:00`) hold every day. Before the first row and later than a day after the last, the table or "
+        "`g_per_kwh` holds",
+        examples=["carbon/today.csv"],
+    )
+    series_column: str | None = Field(
+        default=None, description="the column of the series. Absent: the second", examples=["JP-TK"]
+    )
+    source: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
+        default=None,
+        description="who says so, for reports. Absent: the name of the file, or `fleet`",
+        examples=["grid operator, day-ahead forecast"],
+    )
 
 
 class Retention(Model):

@@ -15,8 +15,9 @@ from policies.compile import CompiledPolicy, compile_documents
 from policies.errors import ConfigurationError, Problem, did_you_mean
 from policies.lint import CODES, Linted, lint
 from policies.source import Document
-from router.configuration import read, yaml_files
+from router.configuration import beside, read, yaml_files
 from router.policytests import open_file, tests_beside
+from router.stamps import Seen
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -71,7 +72,7 @@ def check(files: list[Path], env: Mapping[str, str]) -> Iterator[Problem]:
                 continue  # with its policy, whose levels it names
             if joined and not any(d.kind == "Fleet" for d in documents):
                 together = [*alone, *documents]
-            compiled, problems = compile_documents(together, ZoneInfo)
+            compiled, problems = compile_documents(together, ZoneInfo, include=beside(Seen()))
             yield from problems
             if compiled is not None:
                 yield from _lints(compiled, together)

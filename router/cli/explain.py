@@ -75,6 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
         tuple(dict(arguments.in_flight).get(name, 0) for name in names),
         (None,) * len(policy.targets),
         now=now,
+        g_per_kwh=policy.g_per_kwh(now),
     )
     explained = as_dict(decide(request, snapshot, policy, arguments.seed), policy)
     if arguments.json:

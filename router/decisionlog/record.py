@@ -148,6 +148,8 @@ def _state(snapshot: Snapshot, policy: CompiledPolicy) -> dict[str, Any]:
         found["spent"] = [
             [policy.quotas[i].name, policy.quotas[i].unit, key, amount] for (i, key), amount in snapshot.spent.items()
         ]
+    if snapshot.g_per_kwh:
+        found["g_per_kwh"] = dict(zip(backends, snapshot.g_per_kwh, strict=True))
     if snapshot.ledger_lost:
         found["ledger_lost"] = True
     return found
@@ -215,4 +217,5 @@ def _snapshot_of(record: Mapping[str, Any], policy: CompiledPolicy) -> Snapshot:
         tuple(name in state.get("busy", ()) for name in names),
         state.get("ledger_lost", False),
         of("back_in_s", names, 0.0),
+        of("g_per_kwh", names, 0.0) if "g_per_kwh" in state else (),
     )

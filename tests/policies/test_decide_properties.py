@@ -8,6 +8,7 @@ import subprocess
 import sys
 from unittest import mock
 
+import pytest
 import yaml
 from conftest import compile_text, idle, request
 from hypothesis import given, settings
@@ -37,6 +38,8 @@ backends = st.lists(
             ),
             "latency": st.fixed_dictionaries({"prior_ms": st.sampled_from([5, 50, 500])}),
             "price": st.fixed_dictionaries({"per_request": st.sampled_from([0, 0.001, 0.01])}),
+            "energy": st.fixed_dictionaries({"active_w": st.sampled_from([0, 15, 700])}),
+            "carbon": st.fixed_dictionaries({"g_per_kwh": st.sampled_from([0, 41, 485.4])}),
         }
     ),
     min_size=1,
@@ -248,8 +251,14 @@ def test_filters_that_are_not_asked_would_have_rejected_none(fleet, constraints,
         assert decide(request, snapshot, policy) == decision
 
 
-@given(backends, requests, states, st.sampled_from([(), (None,) * 6, (40.0, None, 7.5, 90.0, None, 1.0)]))
-def test_estimates_are_what_the_filters_go_by(fleet, request, state, measured):
+@given(
+    backends,
+    requests,
+    states,
+    st.sampled_from([(), (None,) * 6, (40.0, None, 7.5, 90.0, None, 1.0)]),
+    st.sampled_from([(), (0.0, 485.4, 34.0, 1e-3, 900.0, 41.5)]),
+)
+def test_estimates_are_what_the_filters_go_by(fleet, request, state, measured, g_per_kwh):
     policy = build(fleet)
     measured, growth = measured[: len(fleet)] or (None,) * len(fleet), ((10.0, 0.5), None) * 3
     snapshot = replace(
@@ -258,9 +267,14 @@ def test_estimates_are_what_the_filters_go_by(fleet, request, state, measured):
         latency_ms=measured,
         ttft_ms=measured,
         growth=growth[: len(fleet)],
+        g_per_kwh=g_per_kwh[: len(fleet)],
     )
     for target, found in zip(policy.targets, estimate.estimates(policy.targets, request, snapshot), strict=True):
         latency = estimate.latency_ms(target, request, snapshot)
         first = estimate.ttft_ms(target, snapshot) if request.stream else latency
         assert (found.latency_ms, found.ttft_ms) == (latency, first)
         assert found.cost_usd == estimate.cost_usd(target, request.tokens_in, request.tokens_out)
+        joules = estimate.energy_j(target, latency / 1000)
+        assert found.energy_j == pytest.approx(joules)
+        emits = snapshot.g_per_kwh[target.backend_index] if snapshot.g_per_kwh else target.g_per_kwh
+        assert found.carbon_g == estimate.carbon_g(found.energy_j, emits)

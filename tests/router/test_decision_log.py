@@ -274,13 +274,14 @@ headers: [x-team]
 constraints: [{name: jp, match: {labels: {where: jp}}, require: {region: "jp-*"}}]
 rules:
   - {name: night, match: {time: {between: "22:00-06:00"}}, split: {weights: {edge: 1, cloud: 2}, sticky: session}}
-  - {name: day, objective: {latency: {weight: 0.3}, cost: {weight: 0.7}}}
+  - {name: day, objective: {latency: {weight: 0.3}, cost: {weight: 0.5}, carbon: {weight: 0.2}}}
 budgets: [{name: b, each: tenant, usd: 5, per: day}]
 """
-COMPILED = compile_text(THREE_TIERS + "---" + POLICY)
+POWERED = THREE_TIERS.replace("    tier:", "    energy: {active_w: 300}\n    tier:")
+COMPILED = compile_text(POWERED + "---" + POLICY)
 numbers = st.floats(0.001, 1e6)
 situations = st.builds(
-    lambda latency, ttft, down, in_flight, spent, now, growth, busy, back: replace(
+    lambda latency, ttft, down, in_flight, spent, now, growth, busy, back, g_per_kwh: replace(
         idle(COMPILED, **({"edge": "ejected, for 3 s more"} if down else {})),
         latency_ms=latency,
         ttft_ms=ttft,
@@ -290,6 +291,7 @@ situations = st.builds(
         growth=growth,
         busy=busy,
         back_in_s=back,
+        g_per_kwh=g_per_kwh,
     ),
     st.tuples(*[st.none() | numbers] * 3),
     st.tuples(*[st.none() | numbers] * 3) | st.just(()),
@@ -300,6 +302,7 @@ situations = st.builds(
     st.tuples(*[st.none() | st.tuples(numbers, numbers)] * 3) | st.just(()),
     st.tuples(*[st.booleans()] * 3) | st.just(()),
     st.tuples(*[st.sampled_from([0.0, 3.5, 60.0])] * 3),
+    st.tuples(*[st.just(0.0) | numbers] * 3) | st.just(()),
 )
 asked = st.builds(
     lambda **facts: replace(request(), headers={"x-team": "視覚"}, entities=frozenset({"EMAIL_ADDRESS"}), **facts),
