@@ -15,7 +15,6 @@ from policies.decide import decide
 from policies.explain import as_dict, why
 from policies.facts import request_from
 from policies.schema import HttpRequest, RequestFacts
-from router import logs
 from router.decisionlog.record import UNKNOWN_MODEL, Decided, shown_model
 from router.errors import ApiError, as_api_error, bad_request
 from router.http.request import JSON, ClientGone, Inbound, lines
@@ -24,6 +23,7 @@ from router.orders import LOG_LEVEL
 from router.requests import from_http
 from router.service import Service
 from router.settings import is_loopback
+from router.telemetry import logs
 from router.wire.openai import render_error
 
 _EXPLAIN_HINT = 'send facts such as {"model": …, "label": …}, or path, headers and body'

@@ -16,10 +16,10 @@ from router.health import Event
 from router.places import TooLate
 from router.state import BackendState, FleetState
 from router.telemetry.metrics import Metrics
-from router.trail import CURRENT
+from router.telemetry.trail import CURRENT
 
 if TYPE_CHECKING:
-    from router.tracing import AttemptSpan
+    from router.telemetry.tracing import AttemptSpan
 
 log = logging.getLogger("pointsman")
 

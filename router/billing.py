@@ -56,12 +56,14 @@ class Billing:
         request, target = decided.request, candidate.target
         usage = counted.told or counted.seen or Usage(request.tokens_in, request.tokens_out)
         estimated = counted.told is None and any(usage)
-        made = charge(target, purpose, usage.tokens_in, usage.tokens_out, estimated, max(seconds, 0.0))
+        now = time.time()
+        intensity = live.intensities.at(now)[target.backend_index] if live.intensities.scheduled else None
+        made = charge(target, purpose, usage.tokens_in, usage.tokens_out, estimated, max(seconds, 0.0), intensity)
         bill.charges.append(made)
         self._accounts.charged(made)
         if decided.decision.quotas:
             tokens = usage.tokens_in + usage.tokens_out
-            live.ledger.charge(decided.id, decided.decision, request, target.backend, tokens, made.usd, time.time())
+            live.ledger.charge(decided.id, decided.decision, request, target.backend, tokens, made.usd, now)
 
     def finished(
         self, live: Live, decided: Decided, result: Result, bill: Bill, counted: Counted, purpose: str = "answer"

@@ -23,13 +23,13 @@ from router.errors import ApiError, as_api_error, not_allowed
 from router.hints import parse_hints
 from router.http.request import JSON, Body, ClientGone, Inbound, lines
 from router.live import Live
-from router.logs import tell
 from router.progress import Progress
 from router.restore import RestoredStream, restore_body
 from router.resume import ResumedStream
 from router.service import Service
 from router.telemetry.accounts import EndedKey
-from router.trail import CURRENT, Trail
+from router.telemetry.logs import tell
+from router.telemetry.trail import CURRENT, Trail
 from router.wire import oip, openai
 from router.wire.parsed import Parsed
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 from backends.calls import Backend
 from backends.errors import BackendError
-from backends.registry import Builder
+from backends.registry import BUILDERS, Builder
 from backends.tensors import ModelMetadata
 from router.attempts import Result
 from router.carbon import Intensities
@@ -88,6 +88,12 @@ class Live:
         order = list(self.backends)
         await asyncio.gather(*(self._probe_once(order.index(name), _FIRST_PROBES_S) for name in self._new))
         self._probes = [asyncio.create_task(self._probe(i)) for i in range(len(self.backends))]
+
+    def in_process(self, builders: Mapping[str, Builder]) -> dict[str, float]:
+        """The backends whose models run in this process, and the intensity of its power now, in g/kWh."""
+        own = [name for name in ("onnx", "torch") if builders.get(name) is BUILDERS[name]]
+        now = zip(self.policy.fleet.backends, self.intensities.at(time.time()), strict=True)
+        return {spec.name: intensity for spec, intensity in now if spec.protocol in own}
 
     def enter(self) -> Live:
         """A request goes by this configuration, until it calls `leave`."""

@@ -13,7 +13,7 @@ from router.decisionlog.record import UNKNOWN_MODEL, Decided, Outcome
 from router.hints import NO_HINTS, Hints
 from router.requests import Masked
 from router.telemetry.accounts import EndedKey, Measured, slo_met
-from router.trail import Ended
+from router.telemetry.trail import Ended
 from router.wire.parsed import Parsed
 
 

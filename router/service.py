@@ -21,7 +21,6 @@ from policies.compile import CompiledPolicy
 from policies.decide import decide
 from policies.errors import ConfigurationError
 from policies.tenants import ANONYMOUS, Tenant
-from router import logs
 from router.attempts import Ask, Result, Step
 from router.billing import Bill, Billing, Counted
 from router.candidate import Comparisons, Told
@@ -42,11 +41,13 @@ from router.settings import Settings
 from router.shadow import Shadows
 from router.sharing import CentralBoard, Sharing, View
 from router.state import FleetState
+from router.telemetry import logs
 from router.telemetry.accounts import Accounts
+from router.telemetry.energy import MeasuredEnergy
 from router.telemetry.exposition import render
 from router.telemetry.gauges import Gauges, expect
 from router.telemetry.metrics import Metrics
-from router.trail import open_tracing
+from router.telemetry.trail import open_tracing
 from router.wire.parsed import Parsed
 
 log = logging.getLogger("pointsman")
@@ -82,7 +83,8 @@ class Service:
         fleet. Raises OSError where the ledger cannot be opened."""
         self.settings = settings or Settings()
         self.metrics = Metrics()
-        self.accounts = Accounts(self.metrics)
+        self.energy = MeasuredEnergy(self.metrics, self.settings.replicas)
+        self.accounts = Accounts(self.metrics, self.energy)
         self.billing = Billing(self.accounts)
         self.gauges = Gauges(self.metrics)
         self._builders, self._loader, self._writer = builders, loader, writer
@@ -308,6 +310,7 @@ class Service:
 
     def _publish(self) -> None:
         self.gauges.publish(self.live, None if self.log is None else self.log.queued)
+        self.energy.backends = self.live.in_process(self._builders)
 
     def exposition(self, accept: str = "") -> tuple[bytes, str]:
         """The metrics as they are now, in the format that an Accept header asks for, and its content-type."""

@@ -21,7 +21,7 @@ from router.decisionlog.record import Decided
 from router.errors import ApiError
 from router.live import Live
 from router.telemetry.metrics import Metrics
-from router.trail import CURRENT
+from router.telemetry.trail import CURRENT
 from router.wire.openai import usage_in
 
 log = logging.getLogger("pointsman")

@@ -87,7 +87,7 @@ MUTANTS = (
         "tests/backends/test_jsonbody.py",
     ),
     Mutant(
-        "4 no payload", "what a caller's trace state says goes to the cloud", "router/tracing.py",
+        "4 no payload", "what a caller's trace state says goes to the cloud", "router/telemetry/tracing.py",
         'return self._state if tier != "cloud" else ""', "return self._state",
         "tests/router/test_tracing.py",
     ),
@@ -97,12 +97,12 @@ MUTANTS = (
         "tests/router/test_tracing.py",
     ),
     Mutant(
-        "4 no payload", "a model that nobody serves stands in spans", "router/tracing.py",
+        "4 no payload", "a model that nobody serves stands in spans", "router/telemetry/tracing.py",
         '"pointsman.model": shown_model(decided.request, policy)', '"pointsman.model": decided.request.model',
         "tests/router/test_tracing.py",
     ),
     Mutant(
-        "4 no payload", "an exception's message stands in log lines", "router/logs.py",
+        "4 no payload", "an exception's message stands in log lines", "router/telemetry/logs.py",
         'return message.partition("\\n")[0] if record.name == "asyncio" else message', "return message",
         "tests/router/test_logs.py",
     ),

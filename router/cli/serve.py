@@ -10,13 +10,13 @@ from pathlib import Path
 
 from backends.errors import BackendError
 from policies.errors import ConfigurationError
-from router import logs
 from router.configuration import Configuration
 from router.credentials import digest
 from router.decisionlog.writer import LogSettings
 from router.ledgers.central import REDIS
 from router.loading import ConfigurationLoader
 from router.settings import Settings, is_loopback
+from router.telemetry import logs
 
 MIN_TOKEN = 16
 """Characters below which a token can be guessed."""
@@ -94,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _no_tracing() -> str:
     """What is missing for traces; "" where nothing is."""
     try:
-        importlib.import_module("router.tracing")
+        importlib.import_module("router.telemetry.tracing")
     except ModuleNotFoundError as error:
         return (
             f"--otlp-endpoint needs OpenTelemetry's exporter, and {error.name} is not installed: "

@@ -36,7 +36,7 @@ from backends.registry import BUILDERS, Builder
 from backends.tensors import ModelMetadata
 from policies.schema import Backend as BackendSpec
 from policies.schema import Batching
-from router import logs, process
+from router import process
 from router.configuration import Configuration
 from router.ledgers.central import REDIS, LedgerLost
 from router.ledgers.file import FileLedger
@@ -48,6 +48,7 @@ from router.service import Service
 from router.settings import Settings
 from router.sharing import Board, View
 from router.stamps import Stamp, stamp
+from router.telemetry import logs
 from router.watch import tell, watching
 
 APPLICATION = "pointsman"

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from policies.accounts import Charge
 from policies.types import Decision
+from router.telemetry.energy import MeasuredEnergy
 from router.telemetry.metrics import Metrics
 
 SERVICE_FAULTS = frozenset({"overloaded", "unavailable", "deadline", "upstream_error", "stream_broken", "internal"})
@@ -79,6 +80,7 @@ class _Spent:
     marginal_usd: float = 0.0
     energy_j: float = 0.0
     carbon_g: float = 0.0
+    seconds: float = 0.0
     tokens_in: int = 0
     tokens_out: int = 0
 
@@ -86,8 +88,10 @@ class _Spent:
 class Accounts:
     """Belongs to one thread."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, energy: MeasuredEnergy | None = None) -> None:
+        """`energy` is told of what is measured rather than modelled."""
         self._metrics = metrics
+        self._energy = energy or MeasuredEnergy(metrics)
         self._ended: dict[EndedKey, _Ended] = {}
         self._spent: dict[tuple[str, str, str, str, bool], _Spent] = {}
         metrics.fold_first(self)
@@ -138,6 +142,7 @@ class Accounts:
         spent.marginal_usd += charge.marginal_usd
         spent.energy_j += charge.energy_j
         spent.carbon_g += charge.carbon_g
+        spent.seconds += charge.seconds
         spent.tokens_in += charge.tokens_in
         spent.tokens_out += charge.tokens_out
 
@@ -150,11 +155,15 @@ class Accounts:
             metrics, at = self._metrics, (backend, tier, model, purpose)
             metrics.cost_usd.add(at, spent.usd)
             metrics.marginal_usd.add(at, spent.marginal_usd)
-            metrics.energy_joules.add((backend, tier, "modelled"), spent.energy_j)
-            metrics.carbon_grams.add((backend, tier), spent.carbon_g)
+            if self._energy.measures(backend):
+                self._energy.served(backend, tier, spent.seconds)
+            else:
+                metrics.energy_joules.add((backend, tier, "modelled"), spent.energy_j)
+                metrics.carbon_grams.add((backend, tier), spent.carbon_g)
             source = "estimated" if estimated else "told"
             metrics.tokens.add((backend, model, "in", source), spent.tokens_in)
             metrics.tokens.add((backend, model, "out", source), spent.tokens_out)
+        self._energy.fold()
 
     def _tell_ended(self, key: EndedKey, group: _Ended) -> None:
         metrics, ok = self._metrics, key.outcome == "ok"

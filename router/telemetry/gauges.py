@@ -33,7 +33,11 @@ class Gauges:
         metrics, policy, state, now = self._metrics, live.policy, live.state, time.monotonic()
         self._now = {}
         self._set(metrics.policy_info, (policy.digest,), 1)
-        for spec, backend in zip(policy.fleet.backends, state.backends, strict=True):
+        wall = time.time()
+        intensities, sources = live.intensities.at(wall), live.intensities.sources_at(wall)
+        for spec, backend, intensity, source in zip(
+            policy.fleet.backends, state.backends, intensities, sources, strict=True
+        ):
             name, placed = spec.name, (spec.name, spec.tier)
             self._set(metrics.in_flight, (name,), backend.in_flight)
             self._set(metrics.queued, (name,), backend.places.waiting)
@@ -41,6 +45,7 @@ class Gauges:
             self._set(metrics.concurrency, (name,), backend.places.capacity)
             self._set(metrics.reserved_usd, placed, spec.price.reserved_per_hour)
             self._set(metrics.idle_watts, placed, spec.energy.idle_w)
+            self._set(metrics.carbon_intensity, (name, source), intensity)
             condition = state.condition(backend, now)
             self._set(metrics.available, placed, condition not in ("ejected", "unreachable", "held"))
             for one in STATES:
@@ -54,7 +59,7 @@ class Gauges:
                 self._set(metrics.latency_age, (target.backend, target.model), now - at)
         if log_queued is not None:
             self._set(metrics.decision_log_queued, (), log_queued)
-        live.ledger.publish(self._set, metrics, time.time())
+        live.ledger.publish(self._set, metrics, wall)
         for gauge, shown in self._shown.items():
             for labels in shown - self._now.get(gauge, set()):
                 gauge.labels(*labels).set(GONE)

@@ -19,9 +19,9 @@ from collector import collector
 from conftest import ROOT
 from test_tracing import TRACE, TRACEPARENT, TWO
 
-from router import logs, tracing
 from router.demo.processes import free_port
-from router.trail import CURRENT, Trail
+from router.telemetry import logs, tracing
+from router.telemetry.trail import CURRENT, Trail
 
 
 @pytest.fixture(autouse=True)

@@ -14,12 +14,15 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from backends.registry import BUILDERS
+from policies.accounts import Charge
 from policies.schema import Slo
 from policies.types import Decision
 from router.loading import ConfigurationLoader
 from router.settings import Settings
-from router.telemetry.accounts import slo_met
+from router.telemetry.accounts import Accounts, slo_met
+from router.telemetry.energy import MeasuredEnergy
 from router.telemetry.metrics import Metrics
+from router.telemetry.rapl import ProcessShare, Rapl
 
 POLICY = """
 ---
@@ -213,3 +216,68 @@ def test_batches_are_measured(start_router, onnx_models):
     assert router.count("pointsman_batch_size_count", backend="inside") == 20
     assert router.count("pointsman_batch_size_sum", backend="inside") >= 20
     assert router.count("pointsman_requests_total", route="/v2/models/{model}/infer", outcome="ok") == 20
+
+
+# --- energy -----------------------------------------------------------------------------------------------------------
+
+
+class Counters:
+    """What a kernel with counters would show, in files."""
+
+    def __init__(self, folder):
+        self.joules, self.own, self.busy = 0, 0, 0
+        self.power, self.proc = folder / "powercap", folder / "proc"
+        (self.power / "intel-rapl:0").mkdir(parents=True)
+        (self.proc / "self").mkdir(parents=True)
+        (self.power / "intel-rapl:0" / "name").write_text("package-0\n")
+        (self.power / "intel-rapl:0" / "max_energy_range_uj").write_text("262143328850\n")
+        self.advance(0, 0, 0)
+
+    def advance(self, joules, own, busy):
+        self.joules, self.own, self.busy = self.joules + joules, self.own + own, self.busy + busy
+        (self.power / "intel-rapl:0" / "energy_uj").write_text(f"{self.joules * 1_000_000}\n")
+        (self.proc / "self" / "stat").write_text(f"1 (a) S {' '.join(['0'] * 10)} {self.own} 0 0 0\n")
+        (self.proc / "stat").write_text(f"cpu  {self.busy} 0 0 99999 0 0 0 0 0 0\n")
+
+
+def test_energy_is_measured_where_it_can_be(tmp_path):
+    counters = Counters(tmp_path)
+    metrics = Metrics()
+    energy = MeasuredEnergy(metrics, 2, Rapl(counters.power), ProcessShare(counters.proc))
+    energy.backends = {"inside": 500.0}
+    accounts = Accounts(metrics, energy)
+    for backend in ("inside", "elsewhere"):
+        accounts.charged(Charge(backend, "edge", "m", 0.5, 0.0, energy_j=7.0, carbon_g=1.0))
+    counters.advance(joules=360, own=25, busy=100)  # a quarter of what was busy was this process
+    metrics.fold()
+    found = {
+        (s.name, s.labels.get("backend"), s.labels.get("source")): s.value
+        for family in metrics.registry.collect() for s in family.samples
+    }  # fmt: skip
+    assert found["pointsman_host_energy_joules_total", None, None] == 180, "the other replica counts the other half"
+    assert found["pointsman_energy_joules_total", "inside", "measured"] == 90
+    assert found["pointsman_carbon_grams_total", "inside", None] == pytest.approx(90 / 3.6e6 * 500)
+    assert found["pointsman_energy_joules_total", "elsewhere", "modelled"] == 7
+    assert ("pointsman_energy_joules_total", "inside", "modelled") not in found
+
+
+def test_elsewhere_it_is_modelled(tmp_path):
+    metrics = Metrics()
+    energy = MeasuredEnergy(metrics, 1, Rapl(tmp_path / "none"), ProcessShare())
+    energy.backends = {"inside": 500.0}
+    Accounts(metrics, energy).charged(Charge("inside", "edge", "m", 0.5, 0.0, energy_j=7.0))
+    metrics.fold()
+    assert metrics.energy_joules.metric.labels("inside", "edge", "modelled")._value.get() == 7
+
+
+def test_carbon_goes_by_the_hour(start_router, tmp_path):
+    (tmp_path / "day.csv").write_text("time,g_per_kwh\n00:00,100\n")
+    price = "price: {input_per_mtok: 1, output_per_mtok: 2}"
+    carbon = "energy: {active_w: 1000}\n    carbon: {g_per_kwh: 999, series: day.csv}"
+    best = POLICY.replace("{name: plain}", "{name: plain, objective: {quality: {weight: 1}}}")
+    router = start_router(THREE_TIERS.replace(price, f"{price}\n    {carbon}") + best)
+    assert router.chat().backend == "cloud"
+    joules = router.count("pointsman_energy_joules_total", backend="cloud")
+    assert joules > 0
+    assert router.count("pointsman_carbon_grams_total", backend="cloud") == pytest.approx(joules / 3.6e6 * 100)
+    assert router.count("pointsman_carbon_intensity_grams_per_kwh", backend="cloud", source="file day.csv") == 100

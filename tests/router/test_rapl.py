@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from router.rapl import ProcessShare, Rapl
+from router.telemetry.rapl import ProcessShare, Rapl
 
 
 class Powercap:

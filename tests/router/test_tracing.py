@@ -496,7 +496,7 @@ def ask():
     os.kill(os.getpid(), signal.SIGTERM)
 threading.Thread(target=ask).start()
 status = main(["serve", "FOLDER", "--engine", "local", "--port", "PORT", "--admin-port", "ADMIN"])
-print("imported", [m for m in sys.modules if m.startswith(("opentelemetry", "requests", "router.tracing"))])
+print("imported", [m for m in sys.modules if m.startswith(("opentelemetry", "requests", "router.telemetry.tracing"))])
 """
     for name, value in (
         ("TRACEPARENT", TRACEPARENT), ("FOLDER", write(tmp_path)), ("PORT", free_port()), ("ADMIN", free_port()),

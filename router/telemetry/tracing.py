@@ -33,7 +33,7 @@ from router import __version__
 from router.attempts import Step
 from router.decisionlog.record import shown_model
 from router.identity import RawHeaders
-from router.trail import Ended
+from router.telemetry.trail import Ended
 
 log = logging.getLogger("pointsman")
 

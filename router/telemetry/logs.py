@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from router.trail import CURRENT, Ended, Trail
+from router.telemetry.trail import CURRENT, Ended, Trail
 
 FORMATS = ("text", "json")
 LEVELS = ("debug", "info", "warning", "error")

@@ -15,7 +15,7 @@ from router.decisionlog.record import Decided
 from router.settings import Settings
 
 if TYPE_CHECKING:  # OpenTelemetry is imported where traces are wanted, and nowhere else
-    from router.tracing import RequestSpan, Tracing
+    from router.telemetry.tracing import RequestSpan, Tracing
 
 
 class Trail:
@@ -64,6 +64,6 @@ def open_tracing(settings: Settings, instance: str) -> Tracing | None:
     """None where the settings name no collector, and then nothing of it is imported."""
     if settings.otlp_endpoint is None:
         return None
-    from router.tracing import Tracing
+    from router.telemetry.tracing import Tracing
 
     return Tracing(settings.otlp_endpoint, settings.trace_share, instance)
