@@ -20,8 +20,8 @@ from upstream import Answers, upstream
 
 from backends.oip_codec import HEADER_LENGTH, encode_request
 from backends.tensors import InferRequest, Tensor
-from router import tracing
 from router.demo.processes import free_port
+from router.telemetry import tracing
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 TRACEPARENT = f"00-{TRACE}-{PARENT}-01"
