@@ -27,6 +27,8 @@ class PanelQuery:
     panel: str
     ref: str
     expr: str  # with Grafana's variables
+    unit: str  # of the panel, or of the column
+    over_time: bool
 
     def __str__(self) -> str:
         return f"{self.dashboard} · {self.panel} · {self.ref}"
@@ -51,10 +53,33 @@ def panels() -> Iterator[tuple[str, dict[str, Any]]]:
 
 def panel_queries() -> list[PanelQuery]:
     return [
-        PanelQuery(file.removesuffix(".json"), panel["title"], target["refId"], target["expr"])
+        PanelQuery(
+            file.removesuffix(".json"),
+            panel["title"],
+            target["refId"],
+            target["expr"],
+            _unit(panel, at),
+            target["range"],
+        )
         for file, panel in panels()
-        for target in panel.get("targets", ())
+        for at, target in enumerate(panel.get("targets", ()))
     ]
+
+
+def _unit(panel: dict[str, Any], at: int) -> str:
+    config = panel["fieldConfig"]
+    columns = [p["value"] for one in config["overrides"] for p in one["properties"] if p["id"] == "unit"]
+    return str(columns[at] if columns else config["defaults"].get("unit", ""))
+
+
+def variable_queries() -> dict[str, str]:
+    """What fills the variables of dashboards: label and metric, by name."""
+    found = {}
+    for made in dashboards().values():
+        for one in plain(made)["templating"]["list"]:
+            if one["type"] == "query":
+                found[one["name"]] = one["query"]["query"]
+    return found
 
 
 def rules(file: Path) -> list[dict[str, Any]]:
