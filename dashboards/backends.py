@@ -19,7 +19,7 @@ from dashboards.panels import (
     rows,
     states,
 )
-from dashboards.queries import among, grown, of, or_zero, quantile, rate, share, total
+from dashboards.queries import among, grown, of, or_none, quantile, rate, share, total
 
 _BACKEND, _TIER, _MODEL = among("backend"), among("tier"), among("model")
 _PLACED = (_BACKEND, _TIER)
@@ -171,8 +171,9 @@ _ROOM = [
         "How many requests does a model run at once?",
         "Requests in a batch, on average, of models in the router's process; 0 where there are none.",
         COUNT,
-        Query(or_zero(f"{total(rate('pointsman_batch_size_sum', _BACKEND), 'backend')} / "
-                      f"({total(rate('pointsman_batch_size_count', _BACKEND), 'backend')} > 0)"), "{{backend}}"),
+        Query(or_none(f"{total(rate('pointsman_batch_size_sum', _BACKEND), 'backend')} / "
+                      f"({total(rate('pointsman_batch_size_count', _BACKEND), 'backend')} > 0)", "backend"),
+              "{{backend}}"),
         span=8,
     ),
 ]  # fmt: skip

@@ -23,7 +23,7 @@ from dashboards.panels import (
     number,
     rows,
 )
-from dashboards.queries import among, grown, of, or_zero, rate, recorded, share, total
+from dashboards.queries import among, grown, of, or_none, or_zero, rate, recorded, share, total
 
 _BACKEND, _TIER, _MODEL = among("backend"), among("tier"), among("model")
 _PLACED = (_BACKEND, _TIER)
@@ -41,6 +41,13 @@ def _hourly(name: str, *by: str) -> str:
     return f"3600 * {total(rate(name, *_ALL), *by)}"
 
 
+def _quota(of_several: str, name: str) -> str:
+    return or_none(f"{of_several} by (quota, unit) ({of(f'pointsman_quota_{name}')})", "quota")
+
+
+LEFT = or_none(
+    f"min by (quota, unit) ({of('pointsman_quota_remaining')} / ({of('pointsman_quota_cap')} > 0))", "quota", 1
+)
 _SPENT = f"({total(grown('pointsman_marginal_cost_usd_total', *_ALL))} + {_reserved()} * {_HOURS})"
 _CLOUD = total(grown("pointsman_baseline_cost_usd_total", *_ALL))
 _ANSWERED = total(grown("pointsman_requests_total", 'outcome="ok"', *_ALL))
@@ -48,6 +55,11 @@ _CALLS = total(grown("pointsman_attempts_total", 'outcome="ok"', *_PLACED), "bac
 _TOKENS = (_BACKEND, _MODEL)
 _USED = "job_backend_tier:pointsman_reserved_utilisation:ratio_rate5m"
 _PLACE = ("backend", "tier", "model")
+
+
+def _an_answer(usd: str) -> str:
+    """Of each backend that is paid by the hour and was asked at all."""
+    return f"{usd} / ({_CALLS} > 0) and on (backend) ({_reserved('backend')} > 0)"
 
 
 def dashboard() -> models.Dashboard:
@@ -125,13 +137,12 @@ _OWN = [
     ),
     rows(
         "What does an answer of own hardware cost?",
-        "At full use: with a share of what is paid by the hour as if it were always full. Really: with all of it, by "
-        "the requests there were over the time shown. It pays for itself where the latter is below all cloud.",
-        Column("at full use", f"{total(grown('pointsman_cost_usd_total', *_ALL), 'backend')} / ({_CALLS} > 0)", USD),
-        Column("really", f"({total(grown('pointsman_marginal_cost_usd_total', *_ALL), 'backend')} + "
-               f"{_reserved('backend')} * {_HOURS}) / ({_CALLS} > 0)", USD),
-        Column("all cloud", f"{total(grown('pointsman_baseline_cost_usd_total', *_ALL), 'backend')} / ({_CALLS} > 0)",
-               USD),
+        "Of backends that are paid by the hour. At full use: with a share of that as if they were always full. Really: "
+        "with all of it, by the requests there were over the time shown. It pays for itself where the latter is below all cloud.",
+        Column("at full use", _an_answer(total(grown("pointsman_cost_usd_total", *_ALL), "backend")), USD),
+        Column("really", _an_answer(f"({total(grown('pointsman_marginal_cost_usd_total', *_ALL), 'backend')} + "
+                                    f"{_reserved('backend')} * {_HOURS})"), USD),
+        Column("all cloud", _an_answer(total(grown("pointsman_baseline_cost_usd_total", *_ALL), "backend")), USD),
         span=16,
     ),
     lines(
@@ -168,7 +179,7 @@ _SPENDING = [
         "How many tokens go in and come out?",
         "As backends counted them (told), or as we must guess (estimated).",
         TOKENS_PER_SECOND,
-        Query(or_zero(total(rate("pointsman_tokens_total", *_TOKENS), "direction", "source")),
+        Query(or_none(total(rate("pointsman_tokens_total", *_TOKENS), "direction", "source"), "source"),
               "{{direction}} {{source}}"),
         stacked=True,
         span=8,
@@ -248,20 +259,17 @@ _BUDGETS = [
         "How much of each budget and limit is left?",
         "Of its cap; where it has keys (tenants, models), of the one that has least.",
         RATIO,
-        Query(
-            or_zero(f"min by (quota, unit) ({of('pointsman_quota_remaining')} / ({of('pointsman_quota_cap')} > 0))"),
-            "{{quota}} ({{unit}})",
-        ),
+        Query(LEFT, "{{quota}} {{unit}}"),
         steps=((None, "red"), (0.1, "orange"), (0.3, "green")),
         most=1,
     ),
     rows(
         "How do the budgets stand?",
         "In this period: cap, used over all keys, left, and what processes hold of it (leased).",
-        Column("cap", or_zero(f"max by (quota, unit) ({of('pointsman_quota_cap')})"), COUNT),
-        Column("used", or_zero(f"max by (quota, unit) ({of('pointsman_quota_used')})"), COUNT),
-        Column("left", or_zero(f"min by (quota, unit) ({of('pointsman_quota_remaining')})"), COUNT),
-        Column("leased", or_zero(f"sum by (quota, unit) ({of('pointsman_quota_leased')})"), COUNT),
+        Column("cap", _quota("max", "cap")),
+        Column("used", _quota("max", "used")),
+        Column("left", _quota("min", "remaining")),
+        Column("leased", _quota("sum", "leased")),
         span=10,
     ),
     number(

@@ -19,9 +19,10 @@ from dashboards.panels import (
     number,
     rows,
 )
-from dashboards.queries import among, grown, of, or_zero, quantile, rate, recorded, share, total
+from dashboards.queries import among, grown, of, or_none, or_zero, quantile, rate, recorded, share, total
 
 _RULE, _BACKEND = among("rule"), among("backend")
+_TURNED_AWAY = 'outcome=~"refused|unauthorized|rate_limited|budget_exhausted"'
 _MISSED = share(
     total(rate("pointsman_slo_requests_total", 'met="false"', _RULE), "rule"),
     total(rate("pointsman_slo_requests_total", _RULE), "rule"),
@@ -108,13 +109,15 @@ _RULES = [
         "Which filters remove backends?",
         "Backends that were removed from decisions, by the filter that did it. One request may remove several.",
         PER_SECOND,
-        Query(or_zero(total(rate("pointsman_rejections_total", _BACKEND), "filter")), "{{filter}}"),
+        Query(or_none(total(rate("pointsman_rejections_total", _BACKEND), "filter"), "filter"), "{{filter}}"),
         stacked=True,
     ),
     rows(
         "Which backends are removed, and by what?",
         "How often, over the time shown: which backend was removed from a decision, and by which filter.",
-        Column("rejections", total(grown("pointsman_rejections_total", _BACKEND), "backend", "filter"), gauge=True),
+        Column("rejections", or_none(
+            total(grown("pointsman_rejections_total", _BACKEND), "backend", "filter"), "filter"
+        ), gauge=True),
         sort="rejections",
         links=[jump_row(BACKENDS, "This backend", backend="backend")],
     ),
@@ -122,9 +125,8 @@ _RULES = [
         "What is turned away?",
         "Requests that were not answered because policy, a budget or a limit says so, or for want of a good key.",
         PER_SECOND,
-        Query(or_zero(total(rate(
-            "pointsman_tenant_requests_total", 'outcome=~"refused|unauthorized|rate_limited|budget_exhausted"'
-        ), "outcome")), "{{outcome}}"),
+        Query(or_none(total(rate("pointsman_tenant_requests_total", _TURNED_AWAY), "outcome"), "outcome"),
+              "{{outcome}}"),
         links=[jump(TENANTS, "Whose they were")],
     ),
     lines(
@@ -148,14 +150,14 @@ _LABELS = [
         "What do detectors find?",
         "Values found in requests, by type. What they were is nowhere.",
         PER_SECOND,
-        Query(or_zero(total(rate("pointsman_entities_total"), "type")) , "{{type}}"),
+        Query(or_none(total(rate("pointsman_entities_total"), "type"), "type") , "{{type}}"),
         span=8,
     ),
     lines(
         "Do detectors fail?",
         "Scans that a detector gave no answer to. The request gets the top label for that.",
         PER_SECOND,
-        Query(or_zero(total(rate("pointsman_detector_failures_total"), "detector")), "{{detector}}"),
+        Query(or_none(total(rate("pointsman_detector_failures_total"), "detector"), "detector"), "{{detector}}"),
         span=8,
         steps=((None, "green"), (0.001, "red")),
     ),
@@ -204,8 +206,9 @@ _TRIALS = [
     rows(
         "Where would the candidate policy send it?",
         "Requests over the time shown: who answered, and who would have.",
-        Column("requests", or_zero(total(grown("pointsman_candidate_decisions_total"), "live_backend",
-                                         "candidate_backend")), gauge=True),
+        Column("requests", or_none(
+            total(grown("pointsman_candidate_decisions_total"), "live_backend", "candidate_backend"), "live_backend"
+        ), gauge=True),
         span=8,
         sort="requests",
     ),
@@ -213,7 +216,8 @@ _TRIALS = [
         "How do backends on trial answer?",
         "Copies of requests (shadow) by what came of them. Callers see nothing of it.",
         PER_SECOND,
-        Query(or_zero(total(rate("pointsman_shadow_copies_total"), "backend", "outcome")), "{{backend}} {{outcome}}"),
+        Query(or_none(total(rate("pointsman_shadow_copies_total"), "backend", "outcome"), "backend"),
+              "{{backend}} {{outcome}}"),
         span=8,
         links=[jump(BACKENDS, "This backend", backend="backend")],
     ),

@@ -39,6 +39,11 @@ def or_zero(expr: str) -> str:
     return f"{expr} or vector(0)"
 
 
+def or_none(expr: str, label: str, value: float = 0, text: str = "none") -> str:
+    """One series that says so where there is none. `or vector(0)` would add one to those that there are."""
+    return f'{expr} or (label_replace(vector({value:g}), "{label}", "{text}", "", "") unless on () ({expr}))'
+
+
 def quantile(q: float, name: str, *matchers: str, by: tuple[str, ...] = ()) -> str:
     """Nothing, and not NaN, where there was nothing to measure."""
     return f"histogram_quantile({q}, {total(rate(f'{name}_bucket', *matchers), 'le', *by)}) >= 0"

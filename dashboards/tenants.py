@@ -5,8 +5,8 @@ from __future__ import annotations
 from grafana_foundation_sdk.models import dashboard as models
 
 from dashboards.board import COSTS, POLICY, TENANTS, board
+from dashboards.costs import LEFT
 from dashboards.panels import (
-    COUNT,
     PER_SECOND,
     RATIO,
     SECONDS,
@@ -21,7 +21,7 @@ from dashboards.panels import (
     number,
     rows,
 )
-from dashboards.queries import among, grown, of, or_zero, quantile, rate, share, total
+from dashboards.queries import among, grown, or_none, quantile, rate, share, total
 
 _TENANT = among("tenant")
 _FAULTS = 'outcome=~"overloaded|unavailable|deadline|upstream_error|stream_broken|internal"'
@@ -112,7 +112,7 @@ _COST = [
         "How many tokens do they use?",
         "In and out, told by backends or estimated.",
         TOKENS_PER_SECOND,
-        Query(or_zero(total(rate("pointsman_tenant_tokens_total", _TENANT), "tenant", "direction")),
+        Query(or_none(total(rate("pointsman_tenant_tokens_total", _TENANT), "tenant", "direction"), "tenant"),
               "{{tenant}} {{direction}}"),
         span=8,
     ),
@@ -132,7 +132,7 @@ _LIMITS = [
         "Whom do policy, budgets and limits stop?",
         "Requests that were refused, by tenant and reason.",
         PER_SECOND,
-        Query(or_zero(total(rate("pointsman_tenant_requests_total", _STOPPED, _TENANT), "tenant", "outcome")),
+        Query(or_none(total(rate("pointsman_tenant_requests_total", _STOPPED, _TENANT), "tenant", "outcome"), "tenant"),
               "{{tenant}} {{outcome}}"),
         span=8,
         links=[jump(POLICY, "Which filters remove backends")],
@@ -141,16 +141,16 @@ _LIMITS = [
         "How much of each budget and limit is left?",
         "Of its cap; where it has keys, such as tenants, of the one that has least.",
         RATIO,
-        Query(or_zero(f"min by (quota, unit) ({of('pointsman_quota_remaining')} / ({of('pointsman_quota_cap')} > 0))"),
-              "{{quota}} ({{unit}})"),
+        Query(LEFT, "{{quota}} {{unit}}"),
         steps=((None, "red"), (0.1, "orange"), (0.3, "green")),
         most=1,
     ),
     rows(
         "Who lowered labels, from what to what?",
         "Over the time shown, by tenants that may. Each is in the decision log.",
-        Column("requests", or_zero(total(grown("pointsman_declassified_total", _TENANT), "tenant", "from_label",
-                                         "to_label")), COUNT),
+        Column("requests", or_none(
+            total(grown("pointsman_declassified_total", _TENANT), "tenant", "from_label", "to_label"), "tenant"
+        )),
         span=8,
         links=[jump(POLICY, "Labels")],
     ),

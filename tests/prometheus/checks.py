@@ -15,6 +15,10 @@ BELOW_0 = frozenset({
     "job:pointsman_savings_usd_per_hour:rate5m",
 })  # fmt: skip
 """Differences. Nothing else is ever negative."""
+ABOVE_1 = frozenset({
+    "How well is own hardware used?", "job_backend_tier:pointsman_reserved_utilisation:ratio_rate5m",
+})  # fmt: skip
+"""Shares of what somebody wrote into the fleet; it may be that hardware can do more."""
 STILL = frozenset({
     "Did anything sensitive nearly leave?", "Does the decision log lose records?", "Did the ledger not answer?",
     "Do detectors fail?",
@@ -81,7 +85,7 @@ def problems(answers: list[Answer], at_rest: Collection[str], still: Collection[
             found.append(f"{one.name}: not a number, or no end to it: {values[-5:]}")
         if min(values) < -ROUNDING and one.panel not in BELOW_0:
             found.append(f"{one.name}: below 0: {min(values)}")
-        if one.unit in ("percentunit", "ratio") and max(values) > 1 + ROUNDING:
+        if one.unit in ("percentunit", "ratio") and max(values) > 1 + ROUNDING and one.panel not in ABOVE_1:
             found.append(f"{one.name}: a share above 1: {max(values)}")
         names = {one.panel, one.name.partition(" · ")[2]}
         if any(values) and names & set(still):
