@@ -138,7 +138,8 @@ _OWN = [
     rows(
         "What does an answer of own hardware cost?",
         "Of backends that are paid by the hour. At full use: with a share of that as if they were always full. Really: "
-        "with all of it, by the requests there were over the time shown. It pays for itself where the latter is below all cloud.",
+        "with all of it, by the requests there were over the time shown. It pays for itself where that is below all "
+        "cloud.",
         Column("at full use", _an_answer(total(grown("pointsman_cost_usd_total", *_ALL), "backend")), USD),
         Column("really", _an_answer(f"({total(grown('pointsman_marginal_cost_usd_total', *_ALL), 'backend')} + "
                                     f"{_reserved('backend')} * {_HOURS})"), USD),
