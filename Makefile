@@ -1,6 +1,6 @@
 # Two commands for a newcomer:  make run   and   make test.  Both rest on `make setup`.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test mutants lint types unit chaos bench bench-parts bench-pii bench-budgets docs lock clean
+.PHONY: help setup run test mutants lint types unit chaos bench bench-parts bench-pii bench-budgets docs dashboards observe lock clean
 
 PYTHON ?= python3
 ENGINE ?= ray
@@ -63,6 +63,12 @@ bench-parts: setup  ## parts by themselves: decide, restoring, hedges, in-proces
 
 docs: setup  ## what is made from the schema: docs/policy-reference.md and the JSON Schema
 	$(BIN)/python -m docs.generate
+
+dashboards: setup  ## what Grafana shows: configs/grafana/*.json, from dashboards/
+	$(BIN)/python -m dashboards
+
+observe: setup  ## the demo for a minute under a real Prometheus: what every panel and rule says (needs prometheus)
+	$(BIN)/python -m tests.prometheus.observe
 
 bench-budgets: setup  ## one dollar, four processes: what is overspent (a minute; with redis-server, that too)
 	$(BIN)/python -m benchmarks.budgets
