@@ -45,6 +45,7 @@ AT_REST = {
     "How many backends are out?", "How many alerts fire?", "How many records wait to be written?",
     "How much do backends draw while they wait, and this machine in all? · B",
     "job_instance_backend:pointsman_queue_saturation:ratio",
+    *(f"job_rule:pointsman_slo_errors:ratio_rate{window}" for window in ("5m", "30m", "1h", "2h", "6h", "1d", "3d")),
 }  # fmt: skip
 ABSENT = {
     "job:pointsman_candidate_divergence:ratio_rate5m": "there is no candidate policy",
