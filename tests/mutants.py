@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-COPIED = ("policies", "backends", "router", "tests", "configs", "docs", "pyproject.toml", "README.md")
+COPIED = ("policies", "backends", "router", "dashboards", "tests", "configs", "docs", "pyproject.toml", "README.md")
 
 
 @dataclass(frozen=True)
@@ -280,6 +280,29 @@ MUTANTS = (
         "batching", "whoever left is run all the same", "backends/batching.py",
         "                forming.members.remove(member)\n", "",
         "tests/backends/test_batching.py",
+    ),
+    Mutant(
+        "telemetry", "a model's name is a label as the caller wrote it", "router/progress.py",
+        "            model = parsed.model if parsed.model in policy.model_names else UNKNOWN_MODEL",
+        "            model = parsed.model",
+        "tests/router/test_metrics.py",
+    ),
+    Mutant(
+        "telemetry", "what nobody got is not charged", "router/service.py",
+        '                self.billing.charge(live, decided, bill, "unused", one.candidate, counted, one.seconds)',
+        "                del counted",
+        "tests/router/test_costs.py",
+    ),
+    Mutant(
+        "telemetry", "the copies' cost is in no record", "router/shadow.py",
+        "            if bill.charges:  # a copy costs what a request costs",
+        "            if False:",
+        "tests/router/test_costs.py",
+    ),
+    Mutant(
+        "telemetry", "what a reload took away is shown on", "router/telemetry/exposition.py",
+        "[sample for sample in family.samples if sample.value == sample.value]", "list(family.samples)",
+        "tests/router/test_metrics.py",
     ),
 )  # fmt: skip
 
