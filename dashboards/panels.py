@@ -198,6 +198,7 @@ def rows(
         .datasource(SOURCE)
         .height(height)
         .span(span)
+        .show_header(True)
         .data_links(list(links))
         .transformations([
             models.DataTransformerConfig(id_val="merge", options={}),
@@ -235,6 +236,10 @@ def states(
         .height(8)
         .span(span)
         .mappings([models.ValueMap(options=shown)])
+        .merge_values(True)
+        .row_height(0.8)
+        .line_width(0)
+        .fill_opacity(70)
         .color_scheme(builders.FieldColor().mode(models.FieldColorModeId.THRESHOLDS))
     )
     for at, query in enumerate(queries):

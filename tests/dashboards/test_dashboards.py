@@ -6,6 +6,9 @@ import json
 import re
 
 import pytest
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from dashboards.board import plain
 from dashboards.files import FOLDER, dashboards, texts
@@ -31,6 +34,17 @@ def test_what_is_committed_is_what_the_code_gives():
     assert {path.name for path in FOLDER.glob("*.json")} == set(texts())
     for name, text in texts().items():
         assert (FOLDER / name).read_text(encoding="utf-8") == text, name
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.json")), ids=lambda path: path.stem)
+def test_the_sdk_reads_what_is_committed_with_its_types(path):
+    """Every panel by the type of its kind; nothing is lost on the way there and back."""
+    register_default_plugins()
+    committed = json.loads(path.read_text(encoding="utf-8"))
+    read = Dashboard.from_json(committed)
+    assert json.loads(json.dumps(read, cls=JSONEncoder)) == committed
+    assert all(type(panel.options).__module__.endswith(panel.type_val.replace("-", ""))
+               for panel in read.panels if panel.type_val != "row")  # fmt: skip
 
 
 def test_there_are_the_five():
