@@ -26,26 +26,16 @@ AT_REST = {
 }  # fmt: skip
 """What may be 0 all the time here; everything else must have moved."""
 BEFORE_ANSWERS = {
-    "How are answer times spread?",
-    "How fast do tokens come?",
-    "How long do answers take?",
-    "How long do backends take?",
-    "How long do callers wait, by backend?",
-    "How long do their answers take?",
-    "How long does deciding take?",
-    "How much carbon for a thousand answers? (modelled)",
-    "How much of that is the router's own?",
-    "How old is that latency?",
-    "What does a thousand answers cost?",
-    "What does an answer of own hardware cost?",
-    "What latency do decisions go by?",
-    "When does a stream begin?",
-    "Which rules send it there?",
-    "Which rules speak?",
-    "Which tiers answer?",
-    "Which way did requests take?",
-}
-"""Panels that are empty until something was answered: there is no latency of nothing, and no cost of it either."""
+    # There is no latency of nothing, and no cost of an answer.
+    "How are answer times spread?", "How fast do tokens come?", "How long do answers take?",
+    "How long do backends take?", "How long do callers wait, by backend?", "How long do their answers take?",
+    "How long does deciding take?", "How much carbon for a thousand answers? (modelled)",
+    "How much of that is the router's own?", "How old is that latency?", "What does a thousand answers cost?",
+    "What does an answer of own hardware cost?", "What latency do decisions go by?", "When does a stream begin?",
+    # Where requests went, of which there are none.
+    "Which rules send it there?", "Which rules speak?", "Which tiers answer?", "Which way did requests take?",
+}  # fmt: skip
+"""Panels that are empty until something was asked. All others, and so those of rare events, show 0 from the start."""
 
 
 @pytest.fixture(scope="module")
