@@ -55,11 +55,12 @@ chaos: setup  ## processes that die, hang and lie, under load: ten minutes, or S
 bench: setup  ## beside other routers, ten minutes (QUICK=1: four; WRITE=1: into benchmarks/README.md; needs nginx, wrk)
 	$(BIN)/python -m benchmarks.peers $(if $(QUICK),--quick) $(if $(WRITE),--write)
 
-bench-parts: setup  ## parts by themselves: decide, restoring, hedges, in-process models
+bench-parts: setup  ## parts by themselves: decide, restoring, hedges, in-process models, telemetry
 	$(BIN)/python benchmarks/decide.py
 	$(BIN)/python benchmarks/restore.py
 	$(BIN)/python benchmarks/hedging.py
 	$(BIN)/python -m benchmarks.onnx_batching
+	$(BIN)/python -m benchmarks.telemetry
 
 docs: setup  ## what is made from the schema: docs/policy-reference.md and the JSON Schema
 	$(BIN)/python -m docs.generate
