@@ -188,7 +188,7 @@ def test_sighup_reloads_every_replica(served):
     assert soon(lambda: _rules(served) == {"after-sighup"})
 
 
-def test_each_replica_exports_its_own_traces(served):
+def test_each_replica_exports_its_own_traces(served, traces):
     ids = {served.chat()[1]["x-pointsman-decision"] for _ in range(20)}
 
     def found():
