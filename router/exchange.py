@@ -210,6 +210,7 @@ class Exchange:
             http, idle_s = self._request, self._service.settings.client_idle_s
             http.begin(f"content-type: text/event-stream\r\ncache-control: no-cache\r\n{self._head(estimate)}")
             now = self._at.first_byte = time.monotonic()
+            self._at.relayed_s = self._at.since_backends(result, now)
             self._live.state.observe_ttft(target, (result.began_at - result.started) * 1000, now)
             if decided.decision.resume:
                 chunks = ResumedStream(chunks, call, self._resume)
@@ -252,7 +253,9 @@ class Exchange:
             return None
         self._live.stream_broke(broken)
         broken.step.outcome = "broken"
-        self._service.billing.broke_off(self._live, decided, broken, self._at.bill, self._at.counted())
+        counted = self._at.counted()
+        self._service.billing.broke_off(self._live, decided, broken, self._at.bill, counted)
+        self._at.before += counted.tokens_out
         self._at.events, self._at.usage = 0, None
         broken.lease.release()
         self._at.result = result
