@@ -24,7 +24,10 @@ def render(metrics: Metrics, accept: str = "") -> tuple[bytes, str]:
     if shared:
         forget_dead(Path(shared))
         source = MultiProcessCollector(CollectorRegistry(), shared)  # type: ignore[no-untyped-call]
-    encode, content_type = choose_encoder(accept)
+    try:
+        encode, content_type = choose_encoder(accept)
+    except (TypeError, ValueError):  # a version that is none: the header is no reason to tell nothing
+        encode, content_type = choose_encoder("")
     return encode(_Shown(source, metrics)), content_type
 
 

@@ -21,6 +21,7 @@ from router.loading import ConfigurationLoader
 from router.settings import Settings
 from router.telemetry.accounts import Accounts, slo_met
 from router.telemetry.energy import MeasuredEnergy
+from router.telemetry.exposition import render
 from router.telemetry.metrics import Metrics
 from router.telemetry.rapl import ProcessShare, Rapl
 
@@ -191,6 +192,11 @@ def test_both_formats_parse_and_openmetrics_has_exemplars(start_router):
     assert [(one.labels, one.value) for one in exemplars] == [({"trace_id": "ab" * 16}, 0.004)]
     plain = router.call("GET", "/metrics", admin=True).body.decode()
     assert {f.name for f in text_string_to_metric_families(plain)} == {f.name for f in families}
+
+
+@pytest.mark.parametrize("accept", ["text/plain;version=x", "application/openmetrics-text;version=a.b", ";;=,", "*"])
+def test_whatever_an_accept_header_says_there_are_metrics(accept):
+    assert b"pointsman_build_info" in render(Metrics(), accept)[0]
 
 
 def test_every_metric_is_told_of_in_words_and_in_base_units():
