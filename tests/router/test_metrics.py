@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import random
 import string
+import subprocess
+import sys
 import threading
 
 import pytest
-from conftest import THREE_TIERS, Router
+from conftest import ROOT, THREE_TIERS, Router
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -290,3 +293,39 @@ def test_carbon_goes_by_the_hour(start_router, tmp_path):
     assert joules > 0
     assert router.count("pointsman_carbon_grams_total", backend="cloud") == pytest.approx(joules / 3.6e6 * 100)
     assert router.count("pointsman_carbon_intensity_grams_per_kwh", backend="cloud", source="file day.csv") == 100
+
+
+REPLICA = """
+import sys
+from router.telemetry.gauges import GONE
+from router.telemetry.metrics import Metrics
+metrics = Metrics()
+for gauge, labels in ((metrics.policy_info, ("old",)), (metrics.in_flight, ("b",)), (metrics.available, ("b", "edge"))):
+    gauge.labels(*labels).set(GONE if sys.argv[1] == "gone" else 3)
+print(flush=True)
+sys.stdin.read()
+"""
+SHOWN = """
+from router.telemetry.exposition import render
+from router.telemetry.metrics import Metrics
+print(render(Metrics())[0].decode())
+"""
+
+
+def test_what_is_gone_at_one_replica_is_still_there_at_another(tmp_path):
+    """Which has refused the reload, say: then its policy and its requests in flight must be seen."""
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "env": environment}
+    replicas = [
+        subprocess.Popen([sys.executable, "-c", REPLICA, state], **pipes) for state in ("gone", "there", "gone")
+    ]
+    try:
+        for replica in replicas:
+            replica.stdout.readline()
+        shown = subprocess.check_output([sys.executable, "-c", SHOWN], env=environment, text=True)
+    finally:
+        for replica in replicas:
+            replica.communicate()
+    assert 'pointsman_policy_info{digest="old"} 3.0' in shown
+    assert 'pointsman_in_flight{backend="b"} 3.0' in shown
+    assert 'pointsman_backend_available{backend="b",tier="edge"} 3.0' in shown
