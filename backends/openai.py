@@ -38,6 +38,14 @@ class _Embedded(msgspec.Struct):
     usage: _Usage | None = None
 
 
+class _GeneratedUncounted(msgspec.Struct):
+    choices: list[msgspec.Raw]
+
+
+class _EmbeddedUncounted(msgspec.Struct):
+    data: list[msgspec.Raw]
+
+
 _JSON = ("content-type", "application/json")
 _WHOLE, _STREAM = prepare((_JSON, ("accept", "application/json"))), prepare((_JSON, ("accept", "text/event-stream")))
 _raw_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -68,12 +76,15 @@ class OpenAIBackend(RemoteBackend):
         return Answer(body=response.body, usage=self._usage(call.path, response.body))
 
     def _usage(self, path: str, body: bytes) -> Usage | None:
-        """Tokens counted by the backend. Raises BadAnswer when the body is not an answer at all."""
+        """Tokens counted by the backend; None where it counted none, or said so in some way that nobody knows. Raises
+        BadAnswer when the body is not an answer at all."""
         try:
             if not body.isascii():
                 body.decode()  # the decoder below skips what it does not need, unread
             answer = (_embedded if path.endswith("/embeddings") else _generated).decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            if _is_uncounted(path, body):
+                return None
             raise BadAnswer(f"{self.spec.name} answered 200 with a body that is no answer") from None
         usage = answer.usage
         return Usage.told(usage.prompt_tokens, usage.completion_tokens or 0) if usage else None
@@ -85,6 +96,16 @@ class OpenAIBackend(RemoteBackend):
 
     async def metadata(self, model: str) -> ModelMetadata | None:
         return None
+
+
+def _is_uncounted(path: str, body: bytes) -> bool:
+    """Whether a body is a good answer but for what it says of its tokens."""
+    try:
+        body.decode()
+        msgspec.json.decode(body, type=_EmbeddedUncounted if path.endswith("/embeddings") else _GeneratedUncounted)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
 
 
 class EventStream:

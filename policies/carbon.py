@@ -232,13 +232,15 @@ def read_series(text: str, file: str, column: str | None = None) -> tuple[Series
     if rows.names and _seconds(rows.names[0]) is not None:
         rows.complain(1, "the first row holds values", "put a row of names before it, such as `time,g_per_kwh`")
     at_value = 1 if column is None else rows.place(column)
+    if at_value == 0:
+        rows.complain(1, f"'{column}' is the column of the times", "name one of the others")
     if len(rows.names) == 1 and not rows.problems:
         rows.complain(1, "there is one column only", _SERIES)
     times: list[float] = []
     values: list[float] = []
     kinds: set[bool] = set()
     last = -math.inf
-    for line, cells in rows.cells(at_value) if at_value is not None and not rows.problems else ():
+    for line, cells in rows.cells(at_value) if at_value and not rows.problems else ():
         found, value = _seconds(cells[0]), rows.value(line, cells[at_value or 1])
         if found is None:
             rows.complain(line, f"{_short(cells[0])} is no time", _TIME)

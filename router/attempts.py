@@ -107,9 +107,11 @@ class Result:
 
     async def discard(self) -> None:
         """Another answer is used instead."""
-        if self.answer.chunks is not None:
-            await self.answer.chunks.aclose()
-        self.lease.release()
+        try:
+            if self.answer.chunks is not None:
+                await self.answer.chunks.aclose()
+        finally:
+            self.lease.release()
 
 
 def expected_s(candidate: Candidate, ask: Ask) -> float:

@@ -23,6 +23,11 @@ class Counted(NamedTuple):
     told: Usage | None
     seen: Usage | None = None
 
+    @property
+    def tokens_out(self) -> int:
+        known = self.told or self.seen
+        return known.tokens_out if known else 0
+
 
 @dataclass(slots=True)
 class Bill:
@@ -75,10 +80,12 @@ class Billing:
         live.state.observe_latency(target, (now - result.started) * 1000, now, sized)
         self.charge(live, decided, bill, purpose, result.candidate, counted, now - result.started)
 
-    def broke_off(self, live: Live, decided: Decided, result: Result, bill: Bill, counted: Counted) -> None:
+    def broke_off(
+        self, live: Live, decided: Decided, result: Result, bill: Bill, counted: Counted, purpose: str = "broken"
+    ) -> None:
         """Charge an answer that ended early: whoever gave it bills what it has made, which only an estimate can say."""
         seconds = time.monotonic() - result.started
-        self.charge(live, decided, bill, "broken", result.candidate, counted, seconds)
+        self.charge(live, decided, bill, purpose, result.candidate, counted, seconds)
 
     def expected_usd(self, decided: Decided, candidate: Candidate, bill: Bill) -> float:
         """What the request will have cost once this one has answered, as far as that can be said before."""

@@ -109,8 +109,8 @@ class Cascading:
                     break
                 ask.wasted.append(_unused(best, ask))
                 self._attempts.answered(best)
-                await best.discard()
-                best = following
+                unused, best = best, following  # first: what is cancelled now must free and pay for the new one
+                await unused.discard()
         except BaseException:
             ask.wasted.append(_unused(best, ask))
             await best.discard()

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec.structs import replace
 
-from backends.calls import Call, Chunks
+from backends.calls import Answer, Call, Chunks
 from backends.errors import BackendError, RequestRejected
 from policies.compile import CompiledPolicy
 from policies.types import RefusalCode
@@ -188,7 +188,19 @@ class Exchange:
         return Call(parsed.model, parsed.path, sent, parsed.stream, None, request.id, twice, label)
 
     def _whole(self, decided: Decided, parsed: Parsed, result: Result) -> tuple[bytes, str]:
-        answer, head = result.answer, JSON
+        answer, billing = result.answer, self._service.billing
+        counted = Counted(answer.usage)
+        self._at.usage = answer.usage
+        try:
+            body, head = self._rendered(parsed, answer)
+        except BaseException:  # it has to be paid for, though nobody can use it
+            billing.broke_off(self._live, decided, result, self._at.bill, counted)
+            raise
+        billing.finished(self._live, decided, result, self._at.bill, counted)
+        return body, head + self._head(self._at.bill.usd)
+
+    def _rendered(self, parsed: Parsed, answer: Answer) -> tuple[bytes, str]:
+        head = JSON
         if answer.infer is not None and parsed.infer is not None:
             body, headers = oip.render(answer.infer, parsed.infer, parsed.model)
             head = lines(headers)
@@ -197,9 +209,7 @@ class Exchange:
         if self._at.masked is not None:
             body, unrestored = restore_body(body, self._at.masked.pseudonyms)
             self._service.metrics.unrestored.inc(unrestored)
-        self._at.usage = answer.usage
-        self._service.billing.finished(self._live, decided, result, self._at.bill, Counted(answer.usage))
-        return body, head + self._head(self._at.bill.usd)
+        return body, head
 
     async def _stream(self, decided: Decided, result: Result, call: Call) -> None:
         """Everything but the end of a streamed answer: the caller sends that once nothing can fail any more."""
@@ -210,6 +220,7 @@ class Exchange:
             http, idle_s = self._request, self._service.settings.client_idle_s
             http.begin(f"content-type: text/event-stream\r\ncache-control: no-cache\r\n{self._head(estimate)}")
             now = self._at.first_byte = time.monotonic()
+            self._at.relayed_s = self._at.since_backends(result, now)
             self._live.state.observe_ttft(target, (result.began_at - result.started) * 1000, now)
             if decided.decision.resume:
                 chunks = ResumedStream(chunks, call, self._resume)
@@ -252,7 +263,9 @@ class Exchange:
             return None
         self._live.stream_broke(broken)
         broken.step.outcome = "broken"
-        self._service.billing.broke_off(self._live, decided, broken, self._at.bill, self._at.counted())
+        counted = self._at.counted()
+        self._service.billing.broke_off(self._live, decided, broken, self._at.bill, counted)
+        self._at.before += counted.tokens_out
         self._at.events, self._at.usage = 0, None
         broken.lease.release()
         self._at.result = result

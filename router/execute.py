@@ -14,7 +14,7 @@ from collections.abc import Collection, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from backends.calls import Backend
+from backends.calls import Backend, Usage
 from backends.errors import BackendError, BadAnswer, Failed, Overloaded, TimedOut, Unreachable
 from policies.schema import Hedge
 from policies.types import Candidate, Decision, RefusalCode
@@ -139,12 +139,13 @@ class Executor:
                 good = [task for task in done if task.exception() is None]
                 if good:
                     winner = good[0].result()
+                    others, running = {*good[1:], *running}, set()
                     try:
-                        await _settle({*good[1:], *running}, ask)
+                        await _settle(others, ask)
                     except BaseException:
+                        ask.wasted.append(_unused(winner, ask))
                         await _finish(winner.discard())
                         raise
-                    running = set()
                     if any(step.kind == "hedge" for step in ask.steps):
                         self._metrics.hedges.labels("won" if winner.step.kind == "hedge" else "lost").inc()
                     return winner
@@ -217,11 +218,16 @@ _finishing: set[asyncio.Task[None]] = set()
 
 
 async def _finish(work: Coroutine[Any, Any, None]) -> None:
-    """Work that is done to its end also where the request is cancelled meanwhile: it frees what is held."""
+    """Work that is done to its end also where the request is cancelled meanwhile: it frees what is held. That is waited
+    for: what it finds has to be paid for with the request."""
     task = asyncio.create_task(work)
     _finishing.add(task)
     task.add_done_callback(_finishing.discard)
-    await asyncio.shield(task)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise
 
 
 async def _settle(tasks: Collection[asyncio.Task[Result]], ask: Ask) -> None:
@@ -235,8 +241,14 @@ async def _end(tasks: Collection[asyncio.Task[Result]], ask: Ask) -> None:
         task.cancel()
     for result in await asyncio.gather(*tasks, return_exceptions=True):
         if isinstance(result, Result):  # it had answered: that is paid for
-            ask.wasted.append(Waste(result.candidate, result.answer.usage, ask.expected, result.served_s))
+            ask.wasted.append(_unused(result, ask))
             await result.discard()
+
+
+def _unused(result: Result, ask: Ask) -> Waste:
+    """Of a stream there is one event, and the rest is never made."""
+    seen = ask.expected if result.answer.chunks is None else Usage(ask.expected.tokens_in, 1)
+    return Waste(result.candidate, result.answer.usage, seen, result.served_s)
 
 
 def _failed(failures: _Failures) -> ApiError:

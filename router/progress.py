@@ -34,12 +34,15 @@ class Progress:
     bill: Bill = field(default_factory=Bill)
     usage: Usage | None = None  # as the backend counted
     events: int = 0  # of a stream, seen so far
+    before: int = 0  # tokens of the answer that came in streams which broke, before this one
     first_byte: float | None = None  # when that of a streamed answer left
+    relayed_s: float = 0.0  # from when backends had done their part to that moment
 
     def counted(self) -> Counted:
         """The tokens of the answer. Of a stream that nobody counted, what was seen: servers send about one in an
         event."""
-        seen = Usage(self.decided.request.tokens_in, self.events) if self.events and self.decided else None
+        begun = self.first_byte is not None and self.decided is not None
+        seen = Usage(self.decided.request.tokens_in, self.events) if begun and self.decided else None
         return Counted(self.usage, seen)
 
     @property
@@ -72,14 +75,22 @@ class Progress:
         ttft_ms = (self.first_byte - self.read) * 1000 if self.first_byte is not None else None
         return slo_met(outcome, self.decided.decision, (now - self.read) * 1000, ttft_ms)
 
+    def since_backends(self, result: Result, now: float) -> float:
+        """Seconds since no backend was waited for any more: the answer, and what came of other attempts, was there."""
+        there = result.ended or result.began_at
+        if len(self.steps) > 1:
+            there = max(there, *(step.began + step.ms / 1000 for step in self.steps))
+        return max(now - there, 0.0)
+
     def measured(self, now: float, met: bool | None, baseline_usd: float | None, trace_id: str | None) -> Measured:
         overhead_s = first_s = per_token_s = None
         if self.result is not None and self.steps:
             # Until the first attempt, and from the answer on; of a stream, to its first byte.
-            overhead_s = self.steps[0].began - self.read + (self.first_byte or now) - self.result.began_at
+            after_s = self.since_backends(self.result, now) if self.first_byte is None else self.relayed_s
+            overhead_s = self.steps[0].began - self.read + after_s
         if self.first_byte is not None:
             first_s = self.first_byte - self.arrived
-            tokens = self.usage.tokens_out if self.usage else self.events
+            tokens = self.before + (self.usage.tokens_out if self.usage else self.events)
             per_token_s = (now - self.first_byte) / (tokens - 1) if tokens > 1 else None
         took = now - self.arrived
         return Measured(took, overhead_s, first_s, per_token_s, met, self.bill.charges, baseline_usd, trace_id)

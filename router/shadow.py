@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 
 from msgspec.structs import replace
 
-from backends.calls import Call
+from backends.calls import Call, Usage
 from backends.errors import BackendError, RequestRejected
 from router.attempts import Result
 from router.billing import Bill, Billing, Counted
@@ -22,7 +22,7 @@ from router.errors import ApiError
 from router.live import Live
 from router.telemetry.metrics import Metrics
 from router.telemetry.trail import CURRENT
-from router.wire.openai import usage_in
+from router.wire.openai import pieces_in, usage_in
 
 log = logging.getLogger("pointsman")
 
@@ -65,12 +65,7 @@ class Shadows:
         try:
             result = await self._execute(live, decided, call, bill)
             try:
-                usage = result.answer.usage
-                if result.answer.chunks is not None:
-                    async for chunk in result.answer.chunks:
-                        usage = usage_in(chunk) or usage
-                    await result.answer.chunks.aclose()
-                self._billing.finished(live, decided, result, bill, Counted(usage), "copy")
+                await self._read(live, decided, result, bill)
             finally:
                 result.lease.release()
             outcome = "ok"
@@ -84,6 +79,25 @@ class Shadows:
             if bill.charges:  # a copy costs what a request costs
                 self._concluded(decided, bill)
             self._metrics.shadow_copies.labels(name, outcome).inc()
+
+    async def _read(self, live: Live, decided: Decided, result: Result, bill: Bill) -> None:
+        """To its end, and charge it; one that breaks, or is given up because the router stops, as far as it came."""
+        chunks, told, events = result.answer.chunks, result.answer.usage, 0
+        if chunks is None:
+            self._billing.finished(live, decided, result, bill, Counted(told), "copy")
+            return
+        try:
+            async for chunk in chunks:
+                events += pieces_in(chunk)
+                told = usage_in(chunk) or told
+        except BaseException:
+            counted = Counted(told, Usage(decided.request.tokens_in, events))
+            self._billing.broke_off(live, decided, result, bill, counted, "copy")
+            raise
+        finally:
+            await chunks.aclose()
+        counted = Counted(told, Usage(decided.request.tokens_in, events))
+        self._billing.finished(live, decided, result, bill, counted, "copy")
 
     async def aclose(self) -> None:
         for task in self._tasks:

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,10 +40,15 @@ def run(arguments: argparse.Namespace) -> int:
     now = time.time()
     since = now + arguments.since if arguments.since < 0 else arguments.since
     until = now if arguments.until is None else now + arguments.until if arguments.until < 0 else arguments.until
+    until = min(until, now)  # hours of own hardware that are still to come cost nothing yet
     if until <= since:
         print("pointsman report: --until is not after --since", file=sys.stderr)
         return 2
-    report = read(paths, since, until, policy)
+    try:
+        report = read(paths, since, until, policy)
+    except OSError as error:
+        print(f"pointsman report: {error.filename} cannot be read: {error.strerror}", file=sys.stderr)
+        return 2
     if arguments.html is not None and not _write(report, Path(arguments.html)):
         return 2
     if arguments.json:
@@ -58,23 +64,27 @@ def read(paths: list[Path], since: float, until: float, policy: CompiledPolicy |
     """A report over every chain of the log, each verified on the way."""
     tally, broken = Tally(since, until), []
     for writer, files in chains(paths).items():
-        chain = Verification()
-        for _ in chain.walk(_tallied(lines(files), tally)):
+        chain, strange = Verification(), Counter[str]()
+        for _ in chain.walk(_tallied(lines(files), tally, strange)):
             pass
-        if chain.broken:
+        if chain.broken or strange:
             broken.append(writer)
     fleet, levels = (policy.fleet, policy.levels) if policy is not None else (None, ())
     return summed_up(tally, fleet, levels, tuple(broken))
 
 
-def _tallied(raw: Iterator[bytes], tally: Tally) -> Iterator[bytes]:
+def _tallied(raw: Iterator[bytes], tally: Tally, strange: Counter[str]) -> Iterator[bytes]:
+    """The lines as they are, once they are counted; in `strange`, those that no router has written."""
     for line in raw:
         yield line
         try:
             record, _ = unlink(line)
         except ValueError:
             continue  # the chain tells of it
-        tally.add(record)
+        try:
+            tally.add(record)
+        except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
+            strange[type(error).__name__] += 1
 
 
 def _write(report: Report, file: Path) -> bool:

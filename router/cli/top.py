@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import http.client
 import json
 import os
 import sys
@@ -23,7 +24,19 @@ from router.top.status import Status, status
 from router.top.view import view
 
 _WINDOW_S = 15.0
-_TIMEOUT_S = 5.0
+_TIMEOUT_S = 5.0  # for the next bytes
+_WHOLE_S = 15.0  # for all of them
+_MOST_BYTES = 256 * 1024 * 1024
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """The token is for the router, and for nobody whom an answer names."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
+_OPENER = urllib.request.build_opener(_NoRedirects)
 
 
 class Unreadable(Exception):
@@ -42,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
         readings = deque([_read(url, token)])
         if arguments.once or arguments.json:
             time.sleep(arguments.interval)
-            found = status(Between(readings[0], _read(url, token)))
+            found = _status(url, Between(readings[0], _read(url, token)))
             if arguments.json:
                 print(json.dumps(dataclasses.asdict(found), ensure_ascii=False, indent=2))
             else:
@@ -71,7 +84,14 @@ def _latest(url: str, token: str | None, readings: deque[Reading]) -> Status:
     readings.append(_read(url, token))
     while len(readings) > 2 and readings[-1].at - readings[1].at > _WINDOW_S:
         readings.popleft()
-    return status(Between(readings[0], readings[-1]))
+    return _status(url, Between(readings[0], readings[-1]))
+
+
+def _status(url: str, between: Between) -> Status:
+    try:
+        return status(between)
+    except (LookupError, ValueError, OverflowError):
+        raise Unreadable(f"{url}/metrics has metrics, but not as a router tells them") from None
 
 
 def _token(arguments: argparse.Namespace) -> str | None:
@@ -90,14 +110,30 @@ def _token(arguments: argparse.Namespace) -> str | None:
 
 def _read(url: str, token: str | None) -> Reading:
     headers = {} if token is None else {"authorization": f"Bearer {token}"}
-    asked = urllib.request.Request(f"{url}/metrics", headers=headers)
     try:
-        with urllib.request.urlopen(asked, timeout=_TIMEOUT_S) as response:
-            return Reading.of(response.read().decode(), time.monotonic())
+        asked = urllib.request.Request(f"{url}/metrics", headers=headers)
+        with _OPENER.open(asked, timeout=_TIMEOUT_S) as response:
+            reading = Reading.of(_whole(response).decode(), time.monotonic())
     except urllib.error.HTTPError as error:
         hint = "; name its token by --token-env or --token-file" if error.code == 401 else ""
         raise Unreadable(f"{url}/metrics answered {error.code}{hint}") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
+    except (OSError, ValueError, LookupError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error) or type(error).__name__
         hint = "is the router running, and is this its admin port?"
         raise Unreadable(f"{url}/metrics cannot be read ({reason}): {hint}") from None
+    if not reading.samples.get("pointsman_build_info"):
+        raise Unreadable(f"{url}/metrics is not a router's: is this its admin port?")
+    return reading
+
+
+def _whole(response: http.client.HTTPResponse) -> bytes:
+    """Raises ValueError for more than metrics can be, or slower than they come."""
+    until, parts, size = time.monotonic() + _WHOLE_S, [], 0
+    while part := response.read1(1024 * 1024):
+        parts.append(part)
+        size += len(part)
+        if size > _MOST_BYTES or time.monotonic() > until:
+            raise ValueError("it does not come to an end")
+    if response.length:
+        raise ValueError("it broke off")
+    return b"".join(parts)

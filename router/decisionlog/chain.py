@@ -32,9 +32,9 @@ def unlink(line: bytes) -> tuple[dict[str, Any], bool]:
     line = line.rstrip(b"\n")
     try:
         record = msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise ValueError("not JSON") from None
-    if not isinstance(record, dict) or not {"prev", "hash", "seq"} <= record.keys():
+    if not isinstance(record, dict) or type(record.get("seq")) is not int or not {"prev", "hash"} <= record.keys():
         raise ValueError("not a record of a decision log")
     return record, hashlib.sha256(line[:-_TAIL]).hexdigest() == record["hash"]
 

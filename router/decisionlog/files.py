@@ -25,6 +25,15 @@ def chains(paths: Iterable[Path]) -> dict[str, list[Path]]:
 
 
 def lines(files: Iterable[Path]) -> Iterator[bytes]:
-    for file in files:
-        with file.open("rb") as stream:
+    """Of all of them, one after the other. A file that is gone by the time that it is its turn was rotated away, and is
+    passed over, but for the last."""
+    *older, last = files
+    for file in older:
+        try:
+            stream = file.open("rb")
+        except FileNotFoundError:
+            continue
+        with stream:
             yield from stream
+    with last.open("rb") as stream:
+        yield from stream

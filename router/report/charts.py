@@ -22,6 +22,7 @@ _STYLE = {
     "svg.hashsalt": "pointsman",  # the same numbers give the same page
     "font.family": "sans-serif",
     "font.size": 10,
+    "text.parse_math": False,  # names may hold a $
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": "#c9d0d6",

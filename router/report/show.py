@@ -52,7 +52,7 @@ def text(report: Report) -> Sequence[RenderableType]:
     ]
     yields: list[RenderableType] = [f"{when[0]} to {when[1]}: {count(total.requests)} requests"]
     if not total.requests:
-        return yields
+        return [*yields, *_broken(report)]
     outcomes = ", ".join(f"{name} {count(number)}" for name, number in report.outcomes.items())
     yields.append(f"outcomes     {outcomes}")
     yields.append(f"objectives   {share(total.slo_attained, 2)} met")
@@ -77,9 +77,11 @@ def text(report: Report) -> Sequence[RenderableType]:
         yields.append(_own(report.own))
     if report.uncharged:
         yields.append(f"{count(report.uncharged)} records of an older version: their cost is in the total only")
-    for chain in report.broken:
-        yields.append(f"NOT AS IT WAS WRITTEN: {chain} (see `pointsman log verify`)")
-    return yields
+    return [*yields, *_broken(report)]
+
+
+def _broken(report: Report) -> list[str]:
+    return [f"NOT AS IT WAS WRITTEN: {chain} (see `pointsman log verify`)" for chain in report.broken]
 
 
 def named(name: str) -> str:

@@ -85,7 +85,7 @@ class Tally:
     uncharged: int = 0  # records that an older version wrote, without what their cost is made of
 
     def add(self, record: Mapping[str, Any]) -> None:
-        at = record["at"]
+        at = float(record["at"])
         self.earliest = at if self.earliest is None else min(self.earliest, at)
         if not self.since <= at < self.until:
             return

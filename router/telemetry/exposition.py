@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -23,9 +23,25 @@ def render(metrics: Metrics, accept: str = "") -> tuple[bytes, str]:
     shared = os.environ.get(SHARED)
     if shared:
         forget_dead(Path(shared))
-        source = MultiProcessCollector(CollectorRegistry(), shared)  # type: ignore[no-untyped-call]
-    encode, content_type = choose_encoder(accept)
+        source = _OfReplicas(CollectorRegistry(), shared)  # type: ignore[no-untyped-call]
+    try:
+        encode, content_type = choose_encoder(accept)
+    except (TypeError, ValueError):  # a version that is none: the header is no reason to tell nothing
+        encode, content_type = choose_encoder("")
     return encode(_Shown(source, metrics)), content_type
+
+
+class _OfReplicas(MultiProcessCollector):
+    """What is gone at one replica may be there at another, which has not reloaded yet or has refused to: it must not
+    make the sum nothing."""
+
+    def collect(self) -> Iterable[Metric]:
+        files = [str(file) for file in Path(self._path).glob("*.db")]
+        metrics = MultiProcessCollector._read_metrics(files)  # type: ignore[no-untyped-call]
+        for metric in metrics.values():
+            metric.samples = [sample for sample in metric.samples if sample.value == sample.value]
+        found: Iterable[Metric] = MultiProcessCollector._accumulate_metrics(metrics, True)  # type: ignore[no-untyped-call]
+        return found
 
 
 class _Shown(Collector):

@@ -97,7 +97,8 @@ class JsonFormatter(logging.Formatter):
             "at": f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": _message(record),
+            # A file's name may hold what is no UTF-8, and must not cost the line.
+            "message": _message(record).encode(errors="backslashreplace").decode(),
         }
         trail: Trail | None = getattr(record, "trail", None)
         if trail is not None:

@@ -189,7 +189,9 @@ def pieces_in(events: bytes) -> int:
 
 
 def usage_in(events: bytes) -> Usage | None:
-    """The tokens that a piece of a stream counts, where it does: the API tells them in one of the last events."""
+    """The tokens that a piece of a stream counts, where it does: the API tells them in one of the last events, and some
+    servers in every one, of all so far. So the last of them holds."""
+    found = None
     for data in data_in(events):
         if b'"usage"' in data:
             try:
@@ -197,8 +199,8 @@ def usage_in(events: bytes) -> Usage | None:
             except (msgspec.DecodeError, UnicodeDecodeError):
                 continue  # cut in two, or no usage of this shape: the estimate has to do
             if counted is not None:
-                return Usage.told(counted.prompt_tokens, counted.completion_tokens or 0)
-    return None
+                found = Usage.told(counted.prompt_tokens, counted.completion_tokens or 0) or found
+    return found
 
 
 def models(policy: CompiledPolicy) -> list[dict[str, Any]]:

@@ -295,3 +295,21 @@ def test_the_other_paths(router, remote, path):
     reply = router.call("POST", path, {"model": "chat", "prompt": "a", "input": "a"})
     assert (reply.status, reply.backend) == (200, "remote")
     assert remote.asked[0].path == path
+
+
+@pytest.mark.parametrize("usage", [{"prompt_tokens": None}, {"prompt_tokens": 5.5, "completion_tokens": 2}, "none", []])
+def test_a_count_of_a_strange_shape_counts_as_none_and_the_answer_is_good(router, remote, usage):
+    """It has to be paid for, so it must not be thrown away and asked for again elsewhere."""
+    remote.answers = Answers(body=ANSWER | {"usage": usage})
+    assert router.chat().backend == "remote"
+    assert router.count("pointsman_tokens_total", backend="remote", source="estimated", direction="out") == 256
+
+
+def test_where_every_event_counts_the_last_one_holds(router, remote):
+    """vLLM does so with `continuous_usage_stats`; events that come together are one piece."""
+    events = [
+        b'data: {"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":%d}}\n\n' % count for count in (1, 2, 200)
+    ]
+    remote.answers = Answers(chunks=[b"".join(events), b"data: [DONE]\n\n"], headers=STREAM)
+    router.chat(stream=True)
+    assert router.count("pointsman_tokens_total", backend="remote", source="told", direction="out") == 200

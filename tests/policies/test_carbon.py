@@ -285,3 +285,10 @@ def test_a_month_of_california_in_steps_of_five_minutes():
     for (value, time), chosen in ((by_value[0], "sunny"), (by_value[-1], "steady")):
         decision = decide(request(), at_rest(policy, time), policy)
         assert (decision.chosen.target.backend, value < 200) == (chosen, chosen == "sunny")
+
+
+def test_the_times_are_no_intensities():
+    """The second column stood in for them without a word."""
+    series, problems = read_series("time,g\n09:00,400\n", "s", "time")
+    assert series is None
+    assert problems[0].message == "row 1: 'time' is the column of the times"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
+import time
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -16,6 +19,8 @@ from backends.tensors import InferAnswer, Tensor
 from policies.errors import ConfigurationError
 from policies.schema import Cascade
 from router import confidence
+from router.attempts import Ask, Result, Step
+from router.cascade import Cascading
 
 EVENTS = {"content-type": "text/event-stream"}
 FLEET = """
@@ -232,3 +237,58 @@ def test_a_rule_hedges_or_cascades_and_not_both():
     text = FLEET.format(url="http://127.0.0.1:1", large="[{}]", more="").replace("cascade: {", "hedge: {}, cascade: {")
     with pytest.raises(ConfigurationError, match="hedges or cascades, not both"):
         compile_text(text)
+
+
+class Ending:
+    """Chunks whose end takes a moment, in which the request may be cancelled."""
+
+    def __init__(self, closing):
+        self._closing = closing
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        raise StopAsyncIteration
+
+    async def aclose(self):
+        self._closing.set()
+        await asyncio.sleep(0.05)
+
+
+class Two:
+    """Attempts of which each gives a stream at once."""
+
+    def __init__(self):
+        self.results, self.closing = [], asyncio.Event()
+
+    async def make(self, candidate, ask, kind, patience_s=None):
+        step = Step(candidate.target.backend, kind)
+        ask.steps.append(step)
+        result = Result(Answer(chunks=Ending(self.closing)), candidate, len(ask.steps), 0.0, mock.Mock(), step, 1.0)
+        self.results.append(result)
+        return result
+
+    def answered(self, result): ...
+
+
+def test_who_leaves_while_the_first_answer_is_put_away_pays_for_each_once():
+    def candidate(name, quality):
+        target = mock.Mock(backend=name, quality=quality)
+        return mock.Mock(target=target, estimate=mock.Mock(latency_ms=1, ttft_ms=1))
+
+    async def run():
+        candidates = candidate("small", 0.1), candidate("large", 0.9)
+        attempts = Two()
+        ask = Ask(Call("m", "/v1/chat/completions", b"{}", True), time.monotonic() + 60)
+        cascading = Cascading(attempts, Cascade(escalate_below_confidence=0.8), time.monotonic)
+        task = asyncio.create_task(
+            cascading.run(candidates, ask, lambda some, ask: attempts.make(some[0], ask, "first"))
+        )
+        await attempts.closing.wait()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert sorted(one.candidate.target.backend for one in ask.wasted) == ["large", "small"]
+        assert all(result.lease.release.called for result in attempts.results)
+
+    asyncio.run(run())

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
+from unittest import mock
 
 import pytest
 from test_execution import at_rest, wait_until
+
+from backends.calls import Answer, Call, Usage
+from router.attempts import Ask, Result, Step
+from router.execute import Executor, _Failures
 
 FLEET = """
 kind: Fleet
@@ -124,3 +130,44 @@ def test_the_record_has_every_attempt(start_router, tmp_path):
     assert [(step["backend"], step["kind"], step["outcome"]) for step in steps] == [
         ("slow", "first", "cancelled"), ("other", "hedge", "ok"),
     ]  # fmt: skip
+
+
+class Late:
+    """Attempts: the first answers when it is told to, the other while it is being cancelled, which takes a moment."""
+
+    def __init__(self):
+        self.late, self.settling = asyncio.Event(), asyncio.Event()
+
+    def quantile_s(self, candidate, share, stream):
+        return 0.0
+
+    async def make(self, candidate, ask, kind, patience_s=None):
+        step = Step(candidate.target.backend, kind)
+        ask.steps.append(step)
+        try:
+            if kind == "first":
+                await self.late.wait()
+            else:
+                self.late.set()
+                await asyncio.sleep(10)
+        except asyncio.CancelledError:
+            self.settling.set()
+            await asyncio.sleep(0.05)
+        return Result(Answer(usage=Usage(1, 1)), candidate, len(ask.steps), 0.0, mock.Mock(), step, 1.0)
+
+
+def test_who_leaves_while_the_slower_one_is_ended_pays_for_both_once():
+    async def run():
+        candidates = [mock.Mock(target=mock.Mock(backend=name)) for name in ("slow", "other")]
+        executor, attempts = Executor({}, mock.Mock(), mock.Mock()), Late()
+        executor._attempts = attempts
+        ask = Ask(Call("m", "/v1/chat/completions", b"{}"), time.monotonic() + 60)
+        always = mock.Mock(after_quantile=0.5)
+        task = asyncio.create_task(executor._hedged(candidates, ask, _Failures(), always, mock.Mock()))
+        await attempts.settling.wait()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert task.cancelled()
+        assert sorted(waste.candidate.target.backend for waste in ask.wasted) == ["other", "slow"]
+
+    asyncio.run(run())

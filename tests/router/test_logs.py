@@ -244,3 +244,8 @@ def test_a_buffer_does_not_mix_requests_up(tmp_path):
         target.close()
     lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     assert [(line["message"], line["request_id"]) for line in lines] == [("line of r-1", "r-1"), ("line of r-2", "r-2")]
+
+
+def test_a_name_that_is_no_utf_8_does_not_cost_the_line():
+    record = logging.LogRecord("pointsman", logging.ERROR, "f", 1, "cannot read %s", ("a\udcffb",), None)
+    assert json.loads(logs.JsonFormatter().format(record))["message"] == "cannot read a\\udcffb"

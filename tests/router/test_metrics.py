@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import random
 import string
+import subprocess
+import sys
 import threading
 
 import pytest
-from conftest import THREE_TIERS, Router
+from conftest import ROOT, THREE_TIERS, Router
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -21,6 +24,7 @@ from router.loading import ConfigurationLoader
 from router.settings import Settings
 from router.telemetry.accounts import Accounts, slo_met
 from router.telemetry.energy import MeasuredEnergy
+from router.telemetry.exposition import render
 from router.telemetry.metrics import Metrics
 from router.telemetry.rapl import ProcessShare, Rapl
 
@@ -193,6 +197,11 @@ def test_both_formats_parse_and_openmetrics_has_exemplars(start_router):
     assert {f.name for f in text_string_to_metric_families(plain)} == {f.name for f in families}
 
 
+@pytest.mark.parametrize("accept", ["text/plain;version=x", "application/openmetrics-text;version=a.b", ";;=,", "*"])
+def test_whatever_an_accept_header_says_there_are_metrics(accept):
+    assert b"pointsman_build_info" in render(Metrics(), accept)[0]
+
+
 def test_every_metric_is_told_of_in_words_and_in_base_units():
     for metric in Metrics().registry.collect():
         assert len(metric.documentation) > 20, metric.name
@@ -284,3 +293,39 @@ def test_carbon_goes_by_the_hour(start_router, tmp_path):
     assert joules > 0
     assert router.count("pointsman_carbon_grams_total", backend="cloud") == pytest.approx(joules / 3.6e6 * 100)
     assert router.count("pointsman_carbon_intensity_grams_per_kwh", backend="cloud", source="file day.csv") == 100
+
+
+REPLICA = """
+import sys
+from router.telemetry.gauges import GONE
+from router.telemetry.metrics import Metrics
+metrics = Metrics()
+for gauge, labels in ((metrics.policy_info, ("old",)), (metrics.in_flight, ("b",)), (metrics.available, ("b", "edge"))):
+    gauge.labels(*labels).set(GONE if sys.argv[1] == "gone" else 3)
+print(flush=True)
+sys.stdin.read()
+"""
+SHOWN = """
+from router.telemetry.exposition import render
+from router.telemetry.metrics import Metrics
+print(render(Metrics())[0].decode())
+"""
+
+
+def test_what_is_gone_at_one_replica_is_still_there_at_another(tmp_path):
+    """Which has refused the reload, say: then its policy and its requests in flight must be seen."""
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "env": environment}
+    replicas = [
+        subprocess.Popen([sys.executable, "-c", REPLICA, state], **pipes) for state in ("gone", "there", "gone")
+    ]
+    try:
+        for replica in replicas:
+            replica.stdout.readline()
+        shown = subprocess.check_output([sys.executable, "-c", SHOWN], env=environment, text=True)
+    finally:
+        for replica in replicas:
+            replica.communicate()
+    assert 'pointsman_policy_info{digest="old"} 3.0' in shown
+    assert 'pointsman_in_flight{backend="b"} 3.0' in shown
+    assert 'pointsman_backend_available{backend="b",tier="edge"} 3.0' in shown

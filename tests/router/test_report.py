@@ -16,6 +16,7 @@ from test_execution import at_rest, wait_until
 
 from policies.accounts import charge
 from router.decisionlog.chain import GENESIS, link
+from router.decisionlog.files import lines
 from router.decisionlog.writer import LogSettings
 from router.report.show import grams, share, usd
 from router.report.summary import summed_up
@@ -241,3 +242,71 @@ def test_a_month_of_records_is_summed_up_in_little_time(tmp_path, capsys):
     status, found, _ = report(capsys, tmp_path, "--json")
     assert (status, found["total"]["requests"]) == (0, 20_000)
     assert len(found["series"]["at"]) <= 62
+
+
+def a_log(folder, *changes, after=b""):
+    """Of one record each, intact, with what the change makes of it."""
+    now, prev, raw = time.time(), GENESIS, b""
+    for number, change in enumerate(changes, 1):
+        charge = {"backend": "b", "tier": "cloud", "model": "chat", "seconds": 1, "usd": 1}
+        outcome = {"outcome": "ok", "attempts": 1, "ms": 5, "backend": "b", "charges": [charge]}
+        decision = {"rule": "r", "sent_label": "public"}
+        record = {"at": now - 60, "id": "x", "request": {"model": "chat"}, "decision": decision, "outcome": outcome}
+        change(record)
+        line, prev = link(prev, number, msgspec.json.encode(record))
+        raw += line
+    folder.mkdir()
+    (folder / "decisions-main-000000000001.jsonl").write_bytes(raw + after)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda record: record.pop("at"),
+        lambda record: record.update(at="soon"),
+        lambda record: record.update(request=None),
+        lambda record: record.update(outcome=None),
+        lambda record: record["decision"].pop("rule"),
+        lambda record: record["outcome"].update(charges="none"),
+        lambda record: record["outcome"]["charges"][0].update(usd=None),
+    ],
+)
+def test_a_record_that_no_router_wrote_is_told_of_though_its_hash_is_right(tmp_path, capsys, change):
+    status, out, _ = report(capsys, a_log(tmp_path / "log", change, lambda record: None))
+    assert status == 1
+    assert "NOT AS IT WAS WRITTEN" in out
+
+
+def test_so_are_lines_that_are_no_records(tmp_path, capsys):
+    for i, line in enumerate((b"\xff\x00", b"[" * 100_000, b'{"prev":1,"seq":"x","hash":2}', b"[1]")):
+        assert report(capsys, a_log(tmp_path / str(i), lambda record: None, after=line + b"\n"))[0] == 1
+    (tmp_path / "dir" / "decisions-main-000000000001.jsonl").mkdir(parents=True)
+    assert report(capsys, tmp_path / "dir")[0] == 2
+
+
+def test_names_are_neither_styles_nor_formulas_nor_markup(tmp_path, capsys):
+    """A model's name may be any text, and a log may come from anywhere."""
+    strange = "llama[/instruct] :fire: $\\frac{$ <script>alert(1)</script>"
+
+    def change(record):
+        record["request"]["model"] = record["decision"]["rule"] = record["outcome"]["outcome"] = strange
+        record["outcome"] |= {"outcome": "ok", "slo_met": True}
+
+    page = tmp_path / "page.html"
+    status, out, _ = report(capsys, a_log(tmp_path / "log", change), "--html", page)
+    assert status == 0
+    assert "llama[/instruct] :fire:" in out
+    assert "<script>alert" not in page.read_text()
+
+
+def test_a_file_that_was_rotated_away_meanwhile_is_passed_over(tmp_path):
+    gone, there = tmp_path / "decisions-main-000000000001.jsonl", tmp_path / "decisions-main-000000000002.jsonl"
+    there.write_bytes(b"x\n")
+    assert list(lines([gone, there])) == [b"x\n"]
+
+
+def test_hours_that_are_still_to_come_cost_nothing(logged, capsys):
+    _, folder = logged
+    _, found, _ = report(capsys, folder / "log", "--until", "2999-01-01T00:00:00Z", "--json")
+    assert found["until"] <= time.time()

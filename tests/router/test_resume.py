@@ -112,3 +112,21 @@ def test_when_the_other_fails_too_the_stream_ends_with_an_error(start_router, se
     router = start(start_router, servers)
     assert b'"code":"upstream_error"' in router.chat("hello", stream=True).body
     wait_until(lambda: at_rest(router))
+
+
+def test_what_the_first_has_taken_is_neither_the_routers_time_nor_forgotten(start_router, servers):
+    """A sum that fell would look to Prometheus like a router that began anew."""
+    servers[0].answers = Answers(chunks=[event("a"), event("b"), event("c")], headers=EVENTS, cut=True, pause_s=0.1)
+    router = start(start_router, servers)
+    router.chat("hello", stream=True)
+    wait_until(lambda: router.count("pointsman_overhead_seconds_count") == 1)
+    assert 0 <= router.count("pointsman_overhead_seconds_sum") < 0.1
+    assert router.count("pointsman_time_per_output_token_seconds_sum") < 0.2, "three pieces, and one of the second's"
+
+
+def test_a_whole_answer_that_nothing_can_be_put_back_into_is_paid_for_all_the_same(start_router, servers):
+    body = b'{"choices": [1e999], "usage": {"prompt_tokens": 3, "completion_tokens": 7}}'  # no JSON that can be read
+    servers[0].answers = Answers(body=body)
+    router = start(start_router, servers)
+    assert router.chat("write to taro@example.com").status == 502
+    assert router.count("pointsman_cost_usd_total", backend="first", purpose="broken") == 7

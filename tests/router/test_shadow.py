@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+from upstream import Answers, upstream
 
 from router import shadow
 
@@ -17,6 +18,17 @@ backends:
 ---
 kind: Policy
 rules: [{name: r, shadow: {backend: trial, share: SHARE}}]
+"""
+
+STREAMED = """
+kind: Fleet
+backends:
+  - {name: live, tier: onprem, region: jp, protocol: fake, clearance: restricted, models: {chat: {task: chat}}}
+  - {name: trial, tier: onprem, region: jp, protocol: openai, url: "URL", clearance: restricted,
+     models: {chat: {task: chat}}, price: {output_per_mtok: 1000000}}
+---
+kind: Policy
+rules: [{name: r, shadow: {backend: trial, share: 1}}]
 """
 
 
@@ -82,3 +94,18 @@ def test_a_slow_trial_holds_nobody_up_and_is_not_flooded(start, monkeypatch):
     assert time.monotonic() - began < 5
     assert copies(router, "dropped") == 7
     assert router.service.state.backends[1].in_flight == 3
+
+
+def test_a_copy_that_breaks_costs_what_came_of_it_and_one_that_nobody_counts_its_events(start_router):
+    """Not what the request allows at most, and not nothing."""
+    events = [b'data: {"choices": [{"index": 0, "delta": {"content": "x"}}]}\n\n'] * 3
+    with upstream() as trial:
+        router = start_router(STREAMED.replace("URL", trial.url))
+        for cut in (True, False):
+            end = [] if cut else [b"data: [DONE]\n\n"]
+            trial.answers = Answers(chunks=events + end, headers={"content-type": "text/event-stream"}, cut=cut)
+            before = router.count("pointsman_cost_usd_total", backend="trial", purpose="copy")
+            router.chat(stream=True)
+            until(lambda cut=cut: copies(router, "failed" if cut else "ok") == 1)
+            assert router.count("pointsman_cost_usd_total", backend="trial", purpose="copy") - before == 3
+    until(lambda: all(state.in_flight == 0 for state in router.service.state.backends))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -27,6 +29,27 @@ sensitivity: {default: public}
 rules: [{name: all, slo: {latency_ms: 60000}}]
 budgets: [{name: daily, usd: 100, per: day}]
 """
+
+
+@contextlib.contextmanager
+def answering(answer):
+    """A server that says the same to everybody: its URL, and what it was asked."""
+    server, asked = socket.create_server(("127.0.0.1", 0)), []
+
+    def serve():
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = server.accept()
+                with connection:
+                    asked.append(connection.recv(65536))
+                    connection.sendall(answer)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    yield f"http://127.0.0.1:{server.getsockname()[1]}", asked
+    server.shutdown(socket.SHUT_RDWR)
+    server.close()
+    thread.join()
 
 
 @pytest.fixture
@@ -106,6 +129,52 @@ def test_what_cannot_be_read(capsys, start_router):
     assert (
         "POINTSMAN_NO_TOKEN is not set" in run_command(capsys, "top", "--once", "--token-env", "POINTSMAN_NO_TOKEN")[2]
     )
+
+
+INFO = 'pointsman_build_info{version="1"} 1\n'
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"SSH-2.0-OpenSSH_9\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf",
+        "",
+        "<html>",
+        'node_cpu_seconds_total{cpu="0"} 1\n',
+        "pointsman_build_info 1\n",
+        f"{INFO}pointsman_egress_blocked_total NaN\n",
+        f"{INFO}pointsman_egress_blocked_total +Inf\n",
+        f'{INFO}pointsman_request_seconds_bucket{{le="x"}} 1\n',
+    ],
+)
+def test_what_is_no_router_is_told_in_a_sentence(capsys, answer):
+    if isinstance(answer, str):
+        answer = f"HTTP/1.1 200 OK\r\ncontent-length: {len(answer)}\r\n\r\n{answer}".encode()
+    with answering(answer) as (url, _):
+        status, _, err = run_command(capsys, "top", url, "--once", "--interval", "0.01")
+    assert (status, err.startswith("pointsman top: ")) == (1, True)
+
+
+def test_a_url_that_is_none(capsys):
+    for url in ("http://127.0.0.1:port", "http://[::1", "http://a b/"):
+        assert run_command(capsys, "top", url, "--once")[0] == 1
+
+
+def test_the_token_goes_to_nobody_whom_an_answer_names(capsys, monkeypatch):
+    monkeypatch.setenv("TOKEN", "the-admins-own-token")
+    with answering(b"") as (other, asked):
+        moved = f"HTTP/1.1 302 Found\r\nlocation: {other}/metrics\r\ncontent-length: 0\r\n\r\n"
+        with answering(moved.encode()) as (url, _):
+            status, _, err = run_command(capsys, "top", url, "--once", "--token-env", "TOKEN")
+    assert (status, "answered 302" in err, asked) == (1, True, [])
+
+
+def test_names_are_no_styles(capsys):
+    metrics = INFO + 'pointsman_backend_available{backend="[/a]",tier="[/b]"} 1\n'
+    with answering(f"HTTP/1.1 200 OK\r\ncontent-length: {len(metrics)}\r\n\r\n{metrics}".encode()) as (url, _):
+        status, out, _ = run_command(capsys, "top", url, "--once", "--interval", "0.01")
+    assert (status, "[/a]" in out) == (0, True)
 
 
 amounts = st.lists(st.sampled_from([0.001, 0.004, 0.03, 0.2, 0.7, 3.0, 20.0]), max_size=60)

@@ -60,9 +60,9 @@ ALMOST = {
 
 
 def cost(text: str) -> float:
-    begin = time.perf_counter()
+    begin = time.thread_time()
     SCANNER.outcomes([text])
-    return time.perf_counter() - begin
+    return time.thread_time() - begin
 
 
 @pytest.mark.parametrize("name", ALMOST)
@@ -80,9 +80,9 @@ def test_places_are_found_in_linear_time():
     SCANNER.find(text)
 
     def find(times: int) -> float:
-        begin = time.perf_counter()
+        begin = time.thread_time()
         assert len(SCANNER.find(text * times)) == times
-        return time.perf_counter() - begin
+        return time.thread_time() - begin
 
     assert find(4000) < 8 * find(1000) + 0.1
 
