@@ -83,7 +83,10 @@ def closure() -> str:
         return {name for name, _ in seen if name in locked}
 
     router = names(project["dependencies"])
-    told = ["# Made by `python tools/image_requirements.py --closure`: what of the lock goes into an image.", "[router]"]
+    told = [
+        "# Made by `python tools/image_requirements.py --closure`: what of the lock goes into an image.",
+        "[router]",
+    ]
     told += sorted(router)
     for extra in ("redis", "report", "torch", "tracing"):
         told += [f"[{extra}]", *sorted(names(optional[extra]) - router)]
