@@ -7,17 +7,16 @@ import contextlib
 import dataclasses
 import http.client
 import json
-import os
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections import deque
-from pathlib import Path
 
 from rich.live import Live
 from rich.text import Text
 
+from router.cli.adminapi import Unreadable, token_of
 from router.cli.output import console
 from router.top.readings import Between, Reading
 from router.top.status import Status, status
@@ -39,10 +38,6 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 _OPENER = urllib.request.build_opener(_NoRedirects)
 
 
-class Unreadable(Exception):
-    """Why there are no metrics."""
-
-
 def run(arguments: argparse.Namespace) -> int:
     url = arguments.url.rstrip("/")
     if not url.startswith(("http://", "https://")):
@@ -51,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
         return 2
     try:
-        token = _token(arguments)
+        token = token_of(arguments)
         readings = deque([_read(url, token)])
         if arguments.once or arguments.json:
             time.sleep(arguments.interval)
@@ -92,20 +87,6 @@ def _status(url: str, between: Between) -> Status:
         return status(between)
     except (LookupError, ValueError, OverflowError):
         raise Unreadable(f"{url}/metrics has metrics, but not as a router tells them") from None
-
-
-def _token(arguments: argparse.Namespace) -> str | None:
-    if arguments.token_env is not None:
-        token = os.environ.get(arguments.token_env, "")
-        if not token:
-            raise Unreadable(f"the environment variable {arguments.token_env} is not set")
-        return token.split()[0]
-    if arguments.token_file is not None:
-        try:
-            return Path(arguments.token_file).read_text().split()[0]
-        except (OSError, UnicodeDecodeError, IndexError):
-            raise Unreadable(f"no token can be read from {arguments.token_file}") from None
-    return None
 
 
 def _read(url: str, token: str | None) -> Reading:
