@@ -1,0 +1,89 @@
+{{/* Parts of the RayService. */}}
+
+{{/* Alike on the head and on workers: they must not be of two minds. */}}
+{{- define "pointsman.rayEnv" -}}
+- {name: RAY_USAGE_STATS_ENABLED, value: "0"}
+- {name: RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO, value: "0"}
+- {name: RAY_SERVE_LOG_TO_STDERR, value: "1"}
+{{- range $name, $value := .Values.ray.env }}
+- {name: {{ $name }}, value: {{ $value | quote }}}
+{{- end }}
+{{- end -}}
+
+{{- define "pointsman.rayResource" -}}
+{{- /* Ray wants JSON in quotes: the shell of KubeRay's start command takes the outer ones off. */ -}}
+{{ printf "\"{\\\"%s\\\": 1}\"" . | squote }}
+{{- end -}}
+
+{{/* What Ray Serve is told: which application, with which settings, and where its replicas go. */}}
+{{- define "pointsman.serveConfig" -}}
+{{- $v := .Values -}}
+# Ray's own proxy is off: each router replica has a listener of its own.
+proxy_location: Disabled
+applications:
+  - name: pointsman
+    import_path: router.engines.application:build
+    route_prefix: null
+    args:
+      paths: [/etc/pointsman]
+      {{- include "pointsman.settings" . | nindent 6 }}
+    deployments:
+      # One to a pod: the resource `router` is there once in each pod of the router group, and nowhere else.
+      - name: router
+        num_replicas: {{ $v.ray.router.replicas | int }}
+        max_replicas_per_node: 1
+        graceful_shutdown_timeout_s: {{ add $v.serve.drain 5 }}
+        ray_actor_options:
+          num_cpus: 0.1
+          resources: {router: 1}
+      {{- range $group, $spec := $v.ray.groups }}
+      {{- range $backend := $spec.backends }}
+      - name: backend-{{ $backend }}
+        num_replicas: {{ $spec.replicas | default 1 | int }}
+        ray_actor_options:
+          num_cpus: 0.1
+          {{- with $spec.gpus }}
+          # A share of the GPUs of a pod for each backend that runs there.
+          num_gpus: {{ divf . (len $spec.backends) }}
+          {{- end }}
+          resources: { {{- $group }}: {{ divf 1 (len $spec.backends) -}} }
+      {{- end }}
+      {{- end }}
+{{- end -}}
+
+{{/* (dict "root" $ "component" … "nodeSelector" … "tolerations" …): metadata and the head of the spec of a pod of Ray. */}}
+{{- define "pointsman.rayPod" -}}
+metadata:
+  labels:
+    {{- include "pointsman.podLabels" . | nindent 4 }}
+    pointsman/ray: "true"
+  {{- with .root.Values.podAnnotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+spec:
+  {{- include "pointsman.podSpec" .root | nindent 2 }}
+  {{- with .nodeSelector }}
+  nodeSelector:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with .tolerations }}
+  tolerations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end -}}
+
+{{/* Is Ray's own process well? KubeRay's probes would call a shell, and on workers ask Ray's proxy, which is off here. */}}
+{{- define "pointsman.raylet" -}}
+httpGet: {path: /api/healthz, port: 52365}
+periodSeconds: 10
+timeoutSeconds: 5
+{{- end -}}
+
+{{/*
+When a router pod goes: Ray ends its processes at once when it is told to, so what is in progress must have ended before.
+*/}}
+{{- define "pointsman.rayPreStop" -}}
+lifecycle:
+  preStop: {sleep: {seconds: {{ add .Values.serve.preStop .Values.serve.drain }}}}
+{{- end -}}

@@ -1,0 +1,70 @@
+{{/* The pod of the local engine, for Deployment and DaemonSet alike. */}}
+{{- define "pointsman.flags" -}}
+{{- $settings := include "pointsman.settings" . | fromYaml -}}
+- serve
+- /etc/pointsman
+- --engine=local
+{{- range $name, $value := $settings }}
+{{- if eq (toString $value) "true" }}
+- --{{ $name | replace "_" "-" }}
+{{- else }}
+- {{ printf "--%s=%v" ($name | replace "_" "-") $value | quote }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "pointsman.localPod" -}}
+metadata:
+  labels:
+    {{- include "pointsman.podLabels" (dict "root" . "component" "router") | nindent 4 }}
+  {{- with .Values.podAnnotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+spec:
+  {{- include "pointsman.podSpec" . | nindent 2 }}
+  automountServiceAccountToken: false
+  volumes:
+    {{- include "pointsman.volumes" . | nindent 4 }}
+  initContainers:
+    {{- include "pointsman.initContainers" . | nindent 4 }}
+  containers:
+    - name: router
+      {{- include "pointsman.container" . | nindent 6 }}
+      command: [pointsman]
+      args:
+        {{- include "pointsman.flags" . | nindent 8 }}
+      env:
+        {{- include "pointsman.env" . | nindent 8 }}
+      ports:
+        - name: data
+          containerPort: 8000
+          {{- if and (eq .Values.role "edge") .Values.edge.hostPort }}
+          hostPort: {{ .Values.edge.hostPort | int }}
+          {{- end }}
+        - {name: admin, containerPort: 8001}
+      # A start reads models, so it may take a minute; after it, liveness asks the process and readiness the backends.
+      startupProbe:
+        httpGet: {path: /healthz, port: admin}
+        periodSeconds: 2
+        failureThreshold: 60
+      livenessProbe:
+        httpGet: {path: /healthz, port: admin}
+        periodSeconds: 10
+        timeoutSeconds: 5
+        failureThreshold: 3
+      readinessProbe:
+        httpGet: {path: /readyz, port: data}
+        periodSeconds: 5
+        timeoutSeconds: 3
+        failureThreshold: 2
+      {{- if .Values.serve.preStop }}
+      lifecycle:
+        # Load balancers go on sending for a moment after a pod was told to go; only then is the router told.
+        preStop: {sleep: {seconds: {{ .Values.serve.preStop | int }}}}
+      {{- end }}
+      resources:
+        {{- toYaml .Values.resources | nindent 8 }}
+      volumeMounts:
+        {{- include "pointsman.mounts" . | nindent 8 }}
+{{- end -}}
