@@ -19,7 +19,7 @@ from router.decisionlog.record import UNKNOWN_MODEL, Decided, shown_model
 from router.errors import ApiError, as_api_error, bad_request
 from router.http.request import JSON, ClientGone, Inbound, lines
 from router.identity import Guardian
-from router.orders import LOG_LEVEL
+from router.orders import DRAIN, LOG_LEVEL
 from router.requests import from_http
 from router.service import Service
 from router.settings import is_loopback
@@ -27,11 +27,11 @@ from router.telemetry import logs
 from router.wire.openai import render_error
 
 _EXPLAIN_HINT = 'send facts such as {"model": …, "label": …}, or path, headers and body'
-_OPEN = frozenset({"healthz", "readyz"})
+_OPEN = frozenset({"healthz", "readyz", "servez"})
 """What needs no token: whoever starts and stops the router must see whether it lives."""
 _PATHS = (
-    "GET /metrics, /healthz, /readyz, /policy, /decisions, /decisions/<id>, /log-level; POST /explain, /reload; "
-    "PUT /log-level"
+    "GET /metrics, /healthz, /readyz, /servez, /policy, /decisions, /decisions/<id>, /log-level; POST /explain, "
+    "/reload, /drain; PUT /log-level"
 )
 
 
@@ -67,6 +67,8 @@ class AdminApp:
             case "GET", ["readyz"]:
                 readiness = service.readiness()
                 return (200 if readiness["ready"] else 503), readiness
+            case "GET", ["servez"]:
+                return (200 if service.serving else 503), {"serving": service.serving}
             case "GET", ["policy"]:
                 policy = service.policy
                 return 200, {"digest": policy.digest, "rules": [r.name for r in policy.rules], "levels": policy.levels}
@@ -81,6 +83,9 @@ class AdminApp:
                 result = await service.reload_everywhere()
                 status = 409 if result.outcome == "refused" else 200
                 return status, {"outcome": result.outcome, "policy": result.policy, "problems": result.problems}
+            case "POST", ["drain"]:
+                left = await service.orders.on_this_node(DRAIN)
+                return 200, {"in_progress": sum(one["in_progress"] for one in left), "replicas": len(left)}
             case "POST", ["explain"]:
                 return 200, await self._explain(await self._fields(http))
             case "GET", ["log-level"]:

@@ -81,6 +81,8 @@ class DataApp:
                 raise ApiError(RefusalCode.MODEL_NOT_FOUND, "no backend serves a model of this name")
             if path == "/healthz":
                 return 200, {"status": "alive"}
+            if path == "/servez":
+                return (200 if self.service.serving else 503), {"serving": self.service.serving}
             if path == "/readyz":
                 readiness = self.service.readiness()
                 if live.policy.tenants is not None:  # which backends there are is not for everybody

@@ -11,7 +11,7 @@ Order = Callable[..., Awaitable[Any]]
 Everywhere = Callable[..., Awaitable[list[Any]]]
 """Has an order, by name and arguments, carried out in every process, this one included: what each of them says."""
 
-RELOAD, LOG_LEVEL = "reload", "log-level"
+RELOAD, LOG_LEVEL, DRAIN = "reload", "log-level", "drain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +24,16 @@ class Reload:
 
 
 class Orders:
-    """Those that this process knows. `everywhere` reaches this process alone, until an engine with several replaces
-    it."""
+    """Those that this process knows. `everywhere`, and `on_this_node` for what concerns one machine only, reach this
+    process alone, until an engine with several replaces them."""
 
     def __init__(self, known: Mapping[str, Order]) -> None:
-        self._known = known
+        self._known = dict(known)
         self.everywhere: Everywhere = self._alone
+        self.on_this_node: Everywhere = self._alone
+
+    def learn(self, name: str, order: Order) -> None:
+        self._known[name] = order
 
     async def obey(self, name: str, *arguments: str) -> Any:
         return await self._known[name](*arguments)

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import socket
+import time
 
 from router.admin import AdminApp
 from router.app import DataApp
 from router.http.server import Handler, HttpServer
+from router.orders import DRAIN
 from router.service import Service
 
+log = logging.getLogger("pointsman")
+
+_LOOK_S = 0.05
 _LAST_WORDS_S = 1.0
 """For those that are told that the router stops, after `drain_s`."""
 
@@ -44,6 +50,8 @@ class Listeners:
         self._service = service
         self._servers: list[HttpServer] = []
         self._awaiting_admin: asyncio.Task[None] | None = None
+        self._draining_since: float | None = None
+        service.orders.learn(DRAIN, self.drain)
         self._sockets: list[tuple[Handler, socket.socket]] = [(DataApp(service), data)]
         if admin is not None:
             self._sockets.append((AdminApp(service), admin))
@@ -58,6 +66,8 @@ class Listeners:
         server = HttpServer(handler, sock, self._service.settings.max_bodies_bytes)
         await server.start()
         self._servers.append(server)
+        if self._draining_since is not None:
+            server.wind_down()
 
     async def _await_admin_port(self) -> None:
         settings = self._service.settings
@@ -70,9 +80,30 @@ class Listeners:
             await self._serve(AdminApp(self._service), sock)
             return
 
+    def _begin_drain(self) -> float:
+        """Not ready from now on, while requests go on being taken: whoever sends them must notice first. Returns how
+        many seconds are left for that."""
+        if self._draining_since is None:
+            self._service.draining = True
+            self._draining_since = time.monotonic()
+            log.warning("told to stop: not ready from now on")
+            for server in self._servers:
+                server.wind_down()
+        passed = time.monotonic() - self._draining_since
+        return max(self._service.settings.drain_delay_s - passed, 0.0)
+
+    async def drain(self) -> dict[str, int]:
+        """All but the end: returns when a signal that ends the process costs nobody an answer, and at the latest after
+        the delay and `drain_s`."""
+        await asyncio.sleep(self._begin_drain())
+        until = time.monotonic() + self._service.settings.drain_s
+        while self._servers[0].busy and time.monotonic() < until:  # noqa: ASYNC110  # rare, and connections know no more
+            await asyncio.sleep(_LOOK_S)
+        return {"in_progress": self._servers[0].busy}
+
     async def stop(self) -> None:
         """Take no more connections, let requests in progress end; tell those that do not, then close."""
-        self._service.draining = True
+        await asyncio.sleep(self._begin_drain())
         if self._awaiting_admin is not None:
             self._awaiting_admin.cancel()
         for server in self._servers:

@@ -331,6 +331,12 @@ class Service:
         unreachable = [name for name in self.backends if name not in reachable]
         return {"ready": bool(reachable) and not self.draining, "reachable": reachable, "unreachable": unreachable}
 
+    @property
+    def serving(self) -> bool:
+        """Whether requests are to be sent here: until it stops, whatever its backends do. Without any it still says
+        why it refuses, which a port that is taken out of service does not."""
+        return not self.draining
+
     def model_ready(self, model: str) -> bool:
         reachable = set(self.state.reachable(time.monotonic()))
         return any(target.model == model and target.backend in reachable for target in self.policy.targets)

@@ -21,7 +21,8 @@ class Settings:
     body_s: float = 120.0  # for a request's body to come in
     client_idle_s: float = 60.0  # for a client to read what it is sent
     probe_interval_s: float = 5.0
-    drain_s: float = 10.0  # for requests in progress to end, once the router is told to stop
+    drain_delay_s: float = 0.0  # told to stop, it takes requests for so long: until nobody sends it any more
+    drain_s: float = 10.0  # for requests in progress to end, after that
     seed: int = 0  # of the draws that break ties
     replicas: int = 1  # router processes (ray engine only)
     watch_interval_s: float = 1.0  # how often to look whether the configuration's files have changed; 0: never

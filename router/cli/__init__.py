@@ -26,16 +26,7 @@ from router.cli.arguments import (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    # Only parsers are built here; a command's module is imported when it runs, and with it what it needs.
-    parser = argparse.ArgumentParser(
-        prog="pointsman",
-        description="Routes inference requests to edge, on-prem and cloud backends, as policy allows and prefers.",
-    )
-    parser.add_argument("--version", action="version", version=f"pointsman {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_serve, _check, _explain, _test, _diff, _report, _top, _scan, _log, _key, _schema):
-        add(commands)
-    arguments = parser.parse_args(argv)
+    arguments = command_line().parse_args(argv)
     try:
         command = importlib.import_module(f"router.cli.{arguments.module}")
         status: int = command.run(arguments)
@@ -45,6 +36,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe went away, such as `| head`
         sys.stderr.close()
         return 0
+
+
+def command_line(kind: type[argparse.ArgumentParser] = argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """The parser of everything. A command's module is imported when it runs, and with it what it needs."""
+    parser = kind(
+        prog="pointsman",
+        description="Routes inference requests to edge, on-prem and cloud backends, as policy allows and prefers.",
+    )
+    parser.add_argument("--version", action="version", version=f"pointsman {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in (_serve, _drain, _check, _explain, _test, _diff, _report, _top, _scan, _log, _key, _schema):
+        add(commands)
+    return parser
 
 
 def _configuration(parser: argparse.ArgumentParser, nargs: str = "+") -> None:
@@ -91,8 +95,12 @@ def _serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         help="how often to look for changed files (default: 1; 0: reload on SIGHUP or POST /reload only)",
     )  # fmt: skip
     parser.add_argument(
+        "--drain-delay", type=seconds0, default=0.0, metavar="SECONDS",
+        help="how long to go on taking requests once told to stop, until nobody sends them here any more (default: 0)",
+    )  # fmt: skip
+    parser.add_argument(
         "--drain", type=seconds0, default=10.0, metavar="SECONDS",
-        help="how long requests in progress may take once told to stop (default: 10)",
+        help="how long requests in progress may take after that (default: 10)",
     )  # fmt: skip
     parser.add_argument("--skip-tests", action="store_true", help="go live even where the *_test.yaml beside it fail")
     parser.add_argument(
@@ -126,6 +134,31 @@ def _serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         help="of the router's own log lines; PUT /log-level changes it (default: warning)",
     )  # fmt: skip
     parser.set_defaults(module="serve")
+
+
+def _drain(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "drain",
+        help="prepare the router on this machine for its end",
+        description="Have the router of an admin port, with all its replicas on that machine, say that it is not "
+        "ready, and wait until nobody sends it requests and those in progress have ended: for a preStop hook. Where "
+        "no router listens there is nothing to do.",
+    )
+    _admin_api(parser)
+    parser.add_argument(
+        "--timeout", type=duration, default=600.0, metavar="SECONDS", help="for its answer (default: 600)"
+    )
+    parser.set_defaults(module="drain")
+
+
+def _admin_api(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "url", nargs="?", default="http://127.0.0.1:8001", metavar="URL",
+        help="its admin port (default: http://127.0.0.1:8001)",
+    )  # fmt: skip
+    token = parser.add_mutually_exclusive_group()
+    token.add_argument("--token-env", metavar="NAME", help="variable that holds the admin API's token")
+    token.add_argument("--token-file", metavar="FILE", help="file that holds it")
 
 
 def _check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -279,16 +312,10 @@ def _top(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="watch a running router",
         description="Tiers, backends, rates, latencies, ejections and spending of a running router, until Ctrl-C.",
     )
-    parser.add_argument(
-        "url", nargs="?", default="http://127.0.0.1:8001", metavar="URL",
-        help="its admin port (default: http://127.0.0.1:8001)",
-    )  # fmt: skip
+    _admin_api(parser)
     parser.add_argument("--interval", type=duration, default=2.0, metavar="SECONDS", help="between looks (default: 2)")
     parser.add_argument("--once", action="store_true", help="show one interval, and end")
     parser.add_argument("--json", action="store_true", help="the same as one JSON object")
-    token = parser.add_mutually_exclusive_group()
-    token.add_argument("--token-env", metavar="NAME", help="variable that holds the admin API's token")
-    token.add_argument("--token-file", metavar="FILE", help="file that holds it")
     parser.set_defaults(module="top")
 
 

@@ -6,6 +6,7 @@ import argparse
 import importlib
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from backends.errors import BackendError
@@ -22,28 +23,26 @@ MIN_TOKEN = 16
 """Characters below which a token can be guessed."""
 
 
+class Misuse(Exception):
+    """What is wrong with the flags, in words for whoever gave them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What the flags come to, in this environment."""
+
+    loader: ConfigurationLoader
+    settings: Settings
+
+
 def run(arguments: argparse.Namespace) -> int:
     logs.configure(arguments.log_format, arguments.log_level)
-    if arguments.otlp_endpoint is not None and (wrong := _no_tracing()):
-        print(f"pointsman serve: {wrong}", file=sys.stderr)
+    try:
+        prepared = prepare(arguments)
+    except Misuse as error:
+        print(f"pointsman serve: {error}", file=sys.stderr)
         return 2
-    candidate = Path(arguments.candidate).absolute() if arguments.candidate else None
-    tokens, wrong = _admin_tokens(arguments)
-    if wrong:
-        print(f"pointsman serve: {wrong}", file=sys.stderr)
-        return 2
-    ledger, wrong = _ledger(arguments)
-    if wrong:
-        print(f"pointsman serve: {wrong}", file=sys.stderr)
-        return 2
-    anonymous = arguments.allow_anonymous or is_loopback(arguments.host)
-    loader = ConfigurationLoader(
-        tuple(Path(path).absolute() for path in arguments.paths),
-        dict(os.environ),
-        not arguments.skip_tests,
-        candidate,
-        "" if anonymous else arguments.host,
-    )
+    loader, settings = prepared.loader, prepared.settings
     try:
         configuration = loader()
     except ConfigurationError as error:
@@ -52,6 +51,42 @@ def run(arguments: argparse.Namespace) -> int:
         return 1
     for warning in configuration.warnings:
         print(warning, file=sys.stderr)
+    if configuration.policy.tenants is None and not is_loopback(settings.host):
+        print(
+            f"warning: listening on {settings.host} without tenants: whoever reaches port {settings.port} may use it",
+            file=sys.stderr,
+        )
+    try:
+        _run_engine(arguments.engine, configuration, loader, settings)
+    except (OSError, BackendError) as error:
+        print(f"not started: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def prepare(arguments: argparse.Namespace) -> Prepared:
+    """Reads the environment and the files of tokens, and no configuration yet. Raises Misuse."""
+    if arguments.otlp_endpoint is not None and (wrong := _no_tracing()):
+        raise Misuse(wrong)
+    candidate = Path(arguments.candidate).absolute() if arguments.candidate else None
+    tokens, wrong = _admin_tokens(arguments)
+    if wrong:
+        raise Misuse(wrong)
+    ledger, wrong = _ledger(arguments)
+    if wrong:
+        raise Misuse(wrong)
+    if arguments.port == arguments.admin_port:
+        raise Misuse("--port and --admin-port must differ")
+    if arguments.engine == "local" and arguments.replicas > 1:
+        raise Misuse("--replicas needs --engine ray")
+    anonymous = arguments.allow_anonymous or is_loopback(arguments.host)
+    loader = ConfigurationLoader(
+        tuple(Path(path).absolute() for path in arguments.paths),
+        dict(os.environ),
+        not arguments.skip_tests,
+        candidate,
+        "" if anonymous else arguments.host,
+    )
     settings = Settings(
         host=arguments.host,
         port=arguments.port,
@@ -64,6 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         replicas=arguments.replicas,
         watch_interval_s=arguments.watch,
+        drain_delay_s=arguments.drain_delay,
         drain_s=arguments.drain,
         decision_log=_log_settings(arguments),
         ledger=ledger,
@@ -72,23 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
         log_format=arguments.log_format,
         log_level=arguments.log_level,
     )
-    if settings.port == settings.admin_port:
-        print("pointsman serve: --port and --admin-port must differ", file=sys.stderr)
-        return 2
-    if arguments.engine == "local" and settings.replicas > 1:
-        print("pointsman serve: --replicas needs --engine ray", file=sys.stderr)
-        return 2
-    if configuration.policy.tenants is None and not is_loopback(settings.host):
-        print(
-            f"warning: listening on {settings.host} without tenants: whoever reaches port {settings.port} may use it",
-            file=sys.stderr,
-        )
-    try:
-        _run_engine(arguments.engine, configuration, loader, settings)
-    except (OSError, BackendError) as error:
-        print(f"not started: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return Prepared(loader, settings)
 
 
 def _no_tracing() -> str:
@@ -159,6 +179,6 @@ def _run_engine(engine: str, configuration: Configuration, loader: Configuration
 
         local.run(configuration, loader, settings, on_ready)
     else:
-        from router.engines import ray
+        from router.engines.ray.run import run
 
-        ray.run(configuration, loader, settings, on_ready, lambda line: print(f"{line} …", flush=True))
+        run(configuration, loader, settings, on_ready, lambda line: print(f"{line} …", flush=True))

@@ -6,17 +6,16 @@ import argparse
 import contextlib
 import dataclasses
 import json
-import os
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections import deque
-from pathlib import Path
 
 from rich.live import Live
 from rich.text import Text
 
+from router.cli.adminapi import Unreadable, token_of
 from router.cli.output import console
 from router.top.readings import Between, Reading
 from router.top.status import Status, status
@@ -24,10 +23,6 @@ from router.top.view import view
 
 _WINDOW_S = 15.0
 _TIMEOUT_S = 5.0
-
-
-class Unreadable(Exception):
-    """Why there are no metrics."""
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -38,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
         return 2
     try:
-        token = _token(arguments)
+        token = token_of(arguments)
         readings = deque([_read(url, token)])
         if arguments.once or arguments.json:
             time.sleep(arguments.interval)
@@ -72,20 +67,6 @@ def _latest(url: str, token: str | None, readings: deque[Reading]) -> Status:
     while len(readings) > 2 and readings[-1].at - readings[1].at > _WINDOW_S:
         readings.popleft()
     return status(Between(readings[0], readings[-1]))
-
-
-def _token(arguments: argparse.Namespace) -> str | None:
-    if arguments.token_env is not None:
-        token = os.environ.get(arguments.token_env, "")
-        if not token:
-            raise Unreadable(f"the environment variable {arguments.token_env} is not set")
-        return token.split()[0]
-    if arguments.token_file is not None:
-        try:
-            return Path(arguments.token_file).read_text().split()[0]
-        except (OSError, UnicodeDecodeError, IndexError):
-            raise Unreadable(f"no token can be read from {arguments.token_file}") from None
-    return None
 
 
 def _read(url: str, token: str | None) -> Reading:

@@ -170,7 +170,8 @@ class ServerConnection(asyncio.Protocol):
             raise Refused(505, "this server speaks HTTP/1.1")
         request = Inbound(
             self, parser.get_method().decode(), _path(self._url), self._headers,
-            http_1_1=version == "1.1", keep_alive=version == "1.1" and parser.should_keep_alive(),
+            http_1_1=version == "1.1",
+            keep_alive=version == "1.1" and parser.should_keep_alive() and not self._server.last,
         )  # fmt: skip
         hosts, upgrades, has_body = 0, False, False
         for name, value in self._headers:
@@ -284,6 +285,14 @@ class ServerConnection(asyncio.Protocol):
     def abort(self) -> None:
         if self._transport is not None:
             self._transport.abort()
+
+    def wind_down(self) -> None:
+        """Let the next answer be the last, where its client can still be told. An idle connection stays: its client
+        may be sending a request just now."""
+        last = self._waiting[-1] if self._waiting else self._current
+        if last is not None and not last.begun:
+            last.keep_alive = False
+            self._closing = True
 
     def retire(self) -> None:
         """Take no other request than those that have come in."""

@@ -13,10 +13,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
+from router.configuration import Configuration
 from router.demo.processes import free_port
-from router.engines import ray as engine
+from router.engines.ray import run as engine
+from router.engines.ray.replica import Blueprint
 from router.loading import ConfigurationLoader
 from router.settings import Settings
 from tests.chaos.load import Mix, Outcome, drive
@@ -68,16 +69,18 @@ def updated(folder: Path, updates: int, rate: float, seconds: float, seed: int) 
 def main() -> None:
     folder, port, admin = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     loader = ConfigurationLoader((folder,), {})
-    deploy, given = engine._deploy, []
+    deploy = engine._deploy
+    given: list[tuple[Configuration, Settings, Blueprint]] = []
 
-    def remember(configuration: Any, loader: Any, settings: Settings, *rest: Any) -> None:
-        given[:] = [configuration, loader, settings, *rest]
-        deploy(*given)  # type: ignore[arg-type]
+    def remember(configuration: Configuration, settings: Settings, blueprint: Blueprint) -> None:
+        given[:] = [(configuration, settings, blueprint)]
+        deploy(configuration, settings, blueprint)
 
     def again() -> None:
         for _ in sys.stdin:
-            given[2] = dataclasses.replace(given[2], seed=given[2].seed + 1)
-            deploy(*given)  # type: ignore[arg-type]
+            configuration, settings, blueprint = given[0]
+            other = dataclasses.replace(blueprint.settings, seed=blueprint.settings.seed + 1)
+            remember(configuration, settings, dataclasses.replace(blueprint, settings=other))
             print("done", flush=True)
 
     def ready() -> None:

@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -23,7 +24,7 @@ from collector import collector
 from conftest import ROOT
 
 from router.demo.processes import free_port
-from tests.processes import alive, command, descendants, environment, listens, soon
+from tests.processes import alive, command, descendants, listens, soon
 from tests.serving import START_S, serving
 
 pytestmark = [
@@ -188,7 +189,7 @@ def test_sighup_reloads_every_replica(served):
     assert soon(lambda: _rules(served) == {"after-sighup"})
 
 
-def test_each_replica_exports_its_own_traces(served):
+def test_each_replica_exports_its_own_traces(served, traces):
     ids = {served.chat()[1]["x-pointsman-decision"] for _ in range(20)}
 
     def found():
@@ -260,7 +261,7 @@ def _rate_limited(served):
 def test_a_changed_user_config_is_a_reload():
     """Ray Serve calls `reconfigure` in every replica where `user_config` of the application changes, and once before
     a replica is ready, when there is nothing to reload yet."""
-    from router.engines.ray import RouterReplica
+    from router.engines.ray.replica import RouterReplica
 
     reloads = []
 
@@ -324,8 +325,8 @@ def test_sigterm_ends_it_well_and_leaves_nothing_behind(served):
     """The last test of this file."""
     processes = descendants(served.process.pid)
     assert len(processes) > 5
-    shared = Path(environment(next(iter(served.replicas())))["PROMETHEUS_MULTIPROC_DIR"])
-    assert shared.is_dir()
+    (replica, *_) = served.replicas()
+    (shared,) = {file.parent for file in Path(tempfile.gettempdir()).glob(f"pointsman-metrics-*/*_{replica}.db")}
     began = time.monotonic()
     served.process.terminate()
     assert served.process.wait(30) == 0
