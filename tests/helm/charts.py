@@ -25,6 +25,7 @@ RELEASE, NAMESPACE = "rel", "inference"
 VERSIONS = ("1.31.0", "1.34.0", "1.37.0")
 """Three minor versions: an old one, a usual one, and the newest that kubernetes-validate knows."""
 Object = dict[str, Any]
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @functools.cache
@@ -58,8 +59,14 @@ def rendered(values: dict[str, Any]) -> dict[str, str]:
 
 
 def objects(values: dict[str, Any]) -> list[Object]:
-    texts = (text for path, text in rendered(values).items() if not path.endswith(".txt"))
-    return [found for text in texts for found in yaml.safe_load_all(text) if found]
+    """What the release consists of; the caller's own, to be changed."""
+    return copy.deepcopy(_objects(json.dumps(values)))
+
+
+@functools.cache
+def _objects(values: str) -> list[Object]:
+    texts = (text for path, text in rendered(json.loads(values)).items() if not path.endswith(".txt"))
+    return [found for text in texts for found in yaml.load_all(text, LOADER) if found]
 
 
 def refused(values: dict[str, Any]) -> str:
@@ -141,8 +148,7 @@ def check_object(found: Object, version: str) -> None:
 
 @functools.cache
 def _crd(kind: str) -> jsonschema.Draft202012Validator:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    crd = yaml.load((SHARED / "schemas" / CRDS[kind]).read_text(), loader)
+    crd = yaml.load((SHARED / "schemas" / CRDS[kind]).read_text(), LOADER)
     (version,) = [one for one in crd["spec"]["versions"] if one["name"] == "v1"]
     schema = _strict(version["schema"]["openAPIV3Schema"])
     schema["properties"]["metadata"] = {"type": "object"}
@@ -171,10 +177,14 @@ def _strict(schema: Any) -> Any:
 
 def lay_out(found: list[Object], of_pod: Template, folder: Path, secrets: Mapping[str, Mapping[str, str]]) -> None:
     """The pod's volumes as folders below `folder`, ConfigMaps as the kubelet writes them: links to links."""
+    done: set[Path] = set()
     sources = {volume["name"]: volume for volume in of_pod.spec["volumes"]}
     for container in of_pod.containers:
         for mount in container["volumeMounts"]:
             where = folder / mount["mountPath"].lstrip("/")
+            if where in done:
+                continue
+            done.add(where)
             where.mkdir(parents=True, exist_ok=True)
             source = sources[mount["name"]]
             if "configMap" in source:

@@ -105,14 +105,14 @@ def test_a_port_of_the_node_is_the_only_way_out_of_the_standard_and_is_off():
     assert [rule for rule in RULES if not RULES[rule](pod)] == ["no port of the host"]
 
 
-def test_models_hold_no_key():
-    """Whoever gets into a model's process finds neither keys of backends and tenants, nor the admin token."""
+def test_neither_rays_head_nor_models_hold_a_key():
+    """Whoever gets into their processes finds neither keys of backends and tenants, nor the admin token."""
     keys = {"env": {"SOME_KEY": {"secret": "s", "key": "k"}}, "files": [{"name": "f", "secret": "f"}]}
     values = ci("gpu-cloud", secrets=keys)
     found = objects(values)
-    model = template(found, "torch-gpu")
-    assert not [v for v in model.spec["volumes"] if "secret" in v or "configMap" in v]
-    assert not [e for c in model.containers for e in c["env"] if "secretKeyRef" in e.get("valueFrom", {})]
+    for pod in (template(found, "torch-gpu"), template(found, "head")):
+        assert not [v for v in pod.spec["volumes"] if "secret" in v or "configMap" in v]
+        assert not [e for c in pod.containers for e in c["env"] if "secretKeyRef" in e.get("valueFrom", {})]
     router = template(found, "router").container("ray-worker")
     assert "SOME_KEY" in [variable["name"] for variable in router["env"]]
 

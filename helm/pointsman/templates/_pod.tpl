@@ -4,16 +4,21 @@
 What `pointsman serve` is told, by the names of its flags with underscores; as a list of flags it is the local engine's command line,
 as a mapping the arguments of the application that Ray Serve builds.
 */}}
+{{- define "pointsman.adminToken" -}}
+/run/secrets/pointsman/admin/{{ .Values.adminToken.key }}
+{{- end -}}
+
 {{- define "pointsman.settings" -}}
 {{- $v := .Values -}}
 host: 0.0.0.0
 port: 8000
 admin_host: 0.0.0.0
 admin_port: 8001
-admin_token_file: /run/secrets/pointsman/admin/{{ $v.adminToken.key }}
+admin_token_file: {{ include "pointsman.adminToken" . }}
 {{- if $v.serve.allowAnonymous }}
 allow_anonymous: true
 {{- end }}
+drain_delay: {{ $v.serve.drainDelay }}
 drain: {{ $v.serve.drain }}
 deadline: {{ $v.serve.deadline }}
 watch: {{ $v.serve.watch }}
@@ -205,7 +210,7 @@ runtimeClassName: {{ . }}
 {{- end }}
 securityContext:
   {{- include "pointsman.podSecurity" . | nindent 2 }}
-terminationGracePeriodSeconds: {{ add .Values.serve.preStop .Values.serve.drain 15 }}
+terminationGracePeriodSeconds: {{ add .Values.serve.drainDelay .Values.serve.drain 20 }}
 {{- end -}}
 
 {{- define "pointsman.spread" -}}

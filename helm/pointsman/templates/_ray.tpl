@@ -4,7 +4,7 @@
 {{- define "pointsman.rayEnv" -}}
 - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
 - {name: RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO, value: "0"}
-- {name: RAY_SERVE_LOG_TO_STDERR, value: "1"}
+- {name: RAY_SERVE_LOG_TO_STDERR, value: "0"}
 {{- range $name, $value := .Values.ray.env }}
 - {name: {{ $name }}, value: {{ $value | quote }}}
 {{- end }}
@@ -20,22 +20,26 @@
 {{- $v := .Values -}}
 # Ray's own proxy is off: each router replica has a listener of its own.
 proxy_location: Disabled
+# Nobody listens there. Not the routers' port: Ray would look whether it is free.
+http_options: {host: 127.0.0.1, port: 18999}
+logging_config: {log_level: WARNING, enable_access_log: false}
 applications:
   - name: pointsman
-    import_path: router.engines.application:build
+    import_path: router.engines.ray.application:build
     route_prefix: null
     args:
       paths: [/etc/pointsman]
       {{- include "pointsman.settings" . | nindent 6 }}
     deployments:
-      # One to a pod: the resource `router` is there once in each pod of the router group, and nowhere else.
+      # One to a pod: the resource is there once in each pod of the router group, and nowhere else.
       - name: router
         num_replicas: {{ $v.ray.router.replicas | int }}
-        max_replicas_per_node: 1
-        graceful_shutdown_timeout_s: {{ add $v.serve.drain 5 }}
+        graceful_shutdown_timeout_s: {{ add $v.serve.drainDelay $v.serve.drain 5 }}
         ray_actor_options:
-          num_cpus: 0.1
-          resources: {router: 1}
+          num_cpus: 0.5
+          resources: {pointsman_router: 1}
+          # Ray builds the application on such a node as well, where the only selector of all deployments says so.
+          label_selector: {pointsman-role: router}
       {{- range $group, $spec := $v.ray.groups }}
       {{- range $backend := $spec.backends }}
       - name: backend-{{ $backend }}
@@ -46,7 +50,7 @@ applications:
           # A share of the GPUs of a pod for each backend that runs there.
           num_gpus: {{ divf . (len $spec.backends) }}
           {{- end }}
-          resources: { {{- $group }}: {{ divf 1 (len $spec.backends) -}} }
+          resources: {pointsman_{{ $group }}: {{ divf 1 (len $spec.backends) }}}
       {{- end }}
       {{- end }}
 {{- end -}}
@@ -78,12 +82,4 @@ spec:
 httpGet: {path: /api/healthz, port: 52365}
 periodSeconds: 10
 timeoutSeconds: 5
-{{- end -}}
-
-{{/*
-When a router pod goes: Ray ends its processes at once when it is told to, so what is in progress must have ended before.
-*/}}
-{{- define "pointsman.rayPreStop" -}}
-lifecycle:
-  preStop: {sleep: {seconds: {{ add .Values.serve.preStop .Values.serve.drain }}}}
 {{- end -}}

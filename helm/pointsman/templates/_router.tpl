@@ -1,3 +1,7 @@
+{{- define "pointsman.servez" -}}
+Whether it takes requests. Not /readyz: a router whose backends are all down still says so clearly, and must not be taken out.
+{{- end -}}
+
 {{/* The pod of the local engine, for Deployment and DaemonSet alike. */}}
 {{- define "pointsman.flags" -}}
 {{- $settings := include "pointsman.settings" . | fromYaml -}}
@@ -5,6 +9,10 @@
 - /etc/pointsman
 - --engine=local
 {{- range $name, $value := $settings }}
+{{- /* YAML's numbers are floats here, and a large one would be written as 2e+07. */ -}}
+{{- if and (kindIs "float64" $value) (eq $value (floor $value)) }}
+{{- $value = int64 $value }}
+{{- end }}
 {{- if eq (toString $value) "true" }}
 - --{{ $name | replace "_" "-" }}
 {{- else }}
@@ -43,26 +51,22 @@ spec:
           hostPort: {{ .Values.edge.hostPort | int }}
           {{- end }}
         - {name: admin, containerPort: 8001}
-      # A start reads models, so it may take a minute; after it, liveness asks the process and readiness the backends.
+      # A start reads models, so it may take two minutes. After it, liveness asks whether the process answers.
       startupProbe:
-        httpGet: {path: /healthz, port: admin}
+        httpGet: {path: /healthz, port: data}
         periodSeconds: 2
         failureThreshold: 60
       livenessProbe:
         httpGet: {path: /healthz, port: admin}
         periodSeconds: 10
         timeoutSeconds: 5
-        failureThreshold: 3
+        failureThreshold: 6
+      # {{ include "pointsman.servez" . }}
       readinessProbe:
-        httpGet: {path: /readyz, port: data}
-        periodSeconds: 5
-        timeoutSeconds: 3
-        failureThreshold: 2
-      {{- if .Values.serve.preStop }}
-      lifecycle:
-        # Load balancers go on sending for a moment after a pod was told to go; only then is the router told.
-        preStop: {sleep: {seconds: {{ .Values.serve.preStop | int }}}}
-      {{- end }}
+        httpGet: {path: /servez, port: data}
+        periodSeconds: 2
+        timeoutSeconds: 2
+        failureThreshold: 1
       resources:
         {{- toYaml .Values.resources | nindent 8 }}
       volumeMounts:
