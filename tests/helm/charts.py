@@ -111,6 +111,8 @@ def templates(found: list[Object]) -> Iterator[Template]:
             yield _template("head", cluster["headGroupSpec"]["template"])
             for group in cluster["workerGroupSpecs"]:
                 yield _template(group["groupName"], group["template"])
+        if one["kind"] == "Job":
+            yield _template("check", one["spec"]["template"])
         if one["kind"] == "Pod":
             yield _template("test", one)
 

@@ -6,33 +6,39 @@ import subprocess
 
 import pytest
 import yaml
-from charts import CI, NO_CRD, VERSIONS, check_object, ci, command, environment, lay_out, lint, objects, templates
+from charts import (
+    CI,
+    NO_CRD,
+    VERSIONS,
+    check_object,
+    ci,
+    command,
+    environment,
+    lay_out,
+    lint,
+    objects,
+    of,
+    single,
+    template,
+    templates,
+)
 
-EXPECTED = {
-    "laptop": {"Deployment": 1, "ConfigMap": 1, "Service": 1, "ServiceAccount": 1, "NetworkPolicy": 2, "Pod": 1},
-    "onprem": {
-        "Deployment": 1, "ConfigMap": 1, "Service": 1, "ServiceAccount": 1, "NetworkPolicy": 2, "Pod": 1,
-        "PersistentVolumeClaim": 1,
-    },
+ALWAYS = {"ConfigMap": 2, "Service": 1, "ServiceAccount": 1, "NetworkPolicy": 2, "Pod": 1, "Job": 1}
+EXPECTED: dict[str, dict[str, int]] = {
+    "laptop": {"Deployment": 1},
+    "onprem": {"Deployment": 1, "PersistentVolumeClaim": 1},
     "onprem-cloud": {
-        "Deployment": 1, "ConfigMap": 6, "Service": 1, "ServiceAccount": 1, "NetworkPolicy": 2, "Pod": 1, "Ingress": 1,
-        "HorizontalPodAutoscaler": 1, "PodDisruptionBudget": 1, "PodMonitor": 1, "PrometheusRule": 1,
+        "Deployment": 1, "ConfigMap": 7, "Ingress": 1, "HorizontalPodAutoscaler": 1, "PodDisruptionBudget": 1,
+        "PodMonitor": 1, "PrometheusRule": 1,
     },
-    "gpu-cloud": {
-        "RayService": 1, "ConfigMap": 1, "Service": 1, "ServiceAccount": 1, "NetworkPolicy": 4, "Pod": 1,
-        "PodDisruptionBudget": 1, "PodMonitor": 1,
-    },
-    "edge": {"DaemonSet": 1, "ConfigMap": 1, "Service": 1, "ServiceAccount": 1, "NetworkPolicy": 2, "Pod": 1},
+    "gpu-cloud": {"RayService": 1, "NetworkPolicy": 4, "PodDisruptionBudget": 1, "PodMonitor": 1},
+    "edge": {"DaemonSet": 1},
     "ha-redis": {
-        "Deployment": 1, "ConfigMap": 1, "Service": 2, "ServiceAccount": 1, "NetworkPolicy": 2, "Pod": 1,
-        "HTTPRoute": 1, "PersistentVolumeClaim": 1, "PodDisruptionBudget": 1, "ServiceMonitor": 1, "PrometheusRule": 1,
+        "Deployment": 1, "Service": 2, "HTTPRoute": 1, "PersistentVolumeClaim": 1, "PodDisruptionBudget": 1,
+        "ServiceMonitor": 1, "PrometheusRule": 1,
     },
-    "locked-down": {
-        "Deployment": 1, "ConfigMap": 1, "Service": 1, "ServiceAccount": 1, "NetworkPolicy": 2, "Pod": 1,
-        "PodDisruptionBudget": 1, "ExternalSecret": 1, "PodMonitor": 1,
-    },
+    "locked-down": {"Deployment": 1, "PodDisruptionBudget": 1, "ExternalSecret": 1, "PodMonitor": 1},
 }  # fmt: skip
-SECRETS = {"pointsman-ledger": {"url": "redis://x"}}
 
 
 def test_there_is_a_file_for_each_kind_of_deployment():
@@ -44,7 +50,7 @@ def test_it_makes_what_it_should_and_nothing_else(name):
     found: dict[str, int] = {}
     for one in objects(ci(name)):
         found[one["kind"]] = found.get(one["kind"], 0) + 1
-    assert found == EXPECTED[name]
+    assert found == {**ALWAYS, **EXPECTED[name]}
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -135,6 +141,33 @@ def test_a_policy_that_is_broken_in_values_stops_the_pod_and_its_log_says_why(tm
     assert "1 error(s)" in ran.stderr
 
 
+def test_before_an_upgrade_a_job_runs_the_same_on_the_files_that_are_to_come(tmp_path):
+    """A change of files restarts no pod, so no init container would stop it."""
+    values = ci("laptop")
+    found = objects(values)
+    job, config = single(found, "Job"), single(found, "ConfigMap", "-check")
+    assert config["data"] == single(found, "ConfigMap", "-config")["data"]
+    for hook in (job, config):
+        assert hook["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade,pre-rollback"
+    weights = [int(hook["metadata"]["annotations"]["helm.sh/hook-weight"]) for hook in (config, job)]
+    assert weights == sorted(weights) and weights[0] < weights[1], "the files are there before the job"
+    assert (job["spec"]["backoffLimit"], job["spec"]["template"]["spec"]["restartPolicy"]) == (0, "Never")
+    pod, router = template(found, "check"), template(found)
+    for name in ("check", "test"):
+        assert pod.container(name)["args"] == router.container(name)["args"]
+    lay_out(found, pod, tmp_path, _secrets(""))
+    for name in ("check", "test"):
+        container = pod.container(name)
+        ran = subprocess.run(
+            command(container, tmp_path), env=environment(container, _secrets("")), capture_output=True
+        )
+        assert ran.returncode == 0
+    values["config"]["check"] = {"beforeUpgrade": False}
+    assert of(objects(values), "Job") == []
+    values["config"]["check"] = {"requireTests": False}
+    assert [container["name"] for container in template(objects(values), "check").containers] == ["check"]
+
+
 def test_a_policy_that_fails_its_tests_stops_the_pod_and_its_log_shows_the_decision(tmp_path):
     values = ci("laptop")
     files = values["config"]["files"]
@@ -173,7 +206,7 @@ def test_coverage_that_is_too_low_stops_a_pod_where_it_is_to(tmp_path):
 
 def _init_container(values, name, folder):
     found = objects(values)
-    pod = next(iter(templates(found)))
+    pod = template(found)
     lay_out(found, pod, folder, _secrets(""))
     container = pod.container(name)
     return subprocess.run(

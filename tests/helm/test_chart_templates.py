@@ -194,6 +194,15 @@ def test_secrets_reach_the_router_by_reference_only():
     assert all(mounts[name]["readOnly"] for name in ("secret-tenants", "secret-vault-keys", "admin-token", "config"))
 
 
+def test_checking_waits_for_no_secret():
+    """External Secrets may make one only after the hook has run; what checks needs keys for nothing."""
+    found = objects(ci("onprem-cloud"))
+    for pod, name in ((template(found), "check"), (template(found), "test"), (template(found, "check"), "check")):
+        env = {variable["name"]: variable for variable in pod.container(name)["env"]}
+        assert env["CLOUD_API_KEY"]["valueFrom"]["secretKeyRef"]["optional"] is True
+    assert not {"secret", "csi"} & {kind for volume in template(found, "check").spec["volumes"] for kind in volume}
+
+
 def test_a_ledgers_url_with_a_password_and_a_collectors_headers_come_from_secrets():
     otlp = {"endpoint": "http://collector.monitoring.svc:4318", "headers": {"secret": "otlp", "key": "headers"}}
     env = {
@@ -310,7 +319,7 @@ def test_rays_flags_are_the_same_on_the_head_and_on_all_workers():
     flags = {
         pod.who: {v["name"]: v["value"] for v in pod.spec["containers"][0]["env"] if v["name"].startswith("RAY_")}
         for pod in templates(found)
-        if pod.who != "test"
+        if pod.who not in ("test", "check")
     }
     assert set(flags) == {"head", "router", "torch-gpu"}
     assert flags["head"] == flags["router"] == flags["torch-gpu"]
@@ -321,7 +330,7 @@ def test_rays_flags_are_the_same_on_the_head_and_on_all_workers():
 def test_no_probe_of_a_ray_pod_asks_rays_proxy_or_a_shell():
     """KubeRay gives a probe of its own where there is none, and on workers that asks Ray's proxy, which is off."""
     for pod in templates(objects(ci("gpu-cloud"))):
-        if pod.who == "test":
+        if pod.who in ("test", "check"):
             continue
         container = pod.spec["containers"][0]
         for probe in ("livenessProbe", "readinessProbe"):
@@ -358,7 +367,7 @@ def test_with_the_autoscaler_the_head_has_a_token_and_groups_have_room():
     assert cluster["autoscalerOptions"]["securityContext"]["readOnlyRootFilesystem"] is True
     assert [(group["minReplicas"], group["maxReplicas"]) for group in cluster["workerGroupSpecs"]] == [(3, 10), (2, 5)]
     tokens = {pod.who: pod.spec["automountServiceAccountToken"] for pod in templates(found)}
-    assert tokens == {"head": True, "router": False, "torch-gpu": False, "test": False}
+    assert tokens == {"head": True, "router": False, "torch-gpu": False, "test": False, "check": False}
     fixed = single(objects(ci("gpu-cloud")), "RayService")["spec"]["rayClusterConfig"]
     assert [(group["minReplicas"], group["maxReplicas"]) for group in fixed["workerGroupSpecs"]] == [(3, 3), (2, 2)]
 
@@ -385,13 +394,16 @@ def test_the_image_is_named_by_its_digest_where_there_is_one():
 
 def test_names_can_be_chosen():
     assert {one["metadata"]["name"] for one in objects(ci("laptop", fullnameOverride="gate"))} == {
-        "gate", "gate-config", "gate-router", "gate-test",
+        "gate", "gate-config", "gate-router", "gate-test", "gate-check",
     }  # fmt: skip
     assert single(objects(ci("laptop", nameOverride="gate")), "Deployment")["metadata"]["name"] == "rel-gate"
     account = {"serviceAccount": {"create": False, "name": "theirs"}}
     found = objects(ci("laptop", **account))
     assert of(found, "ServiceAccount") == []
     assert {pod.spec["serviceAccountName"] for pod in templates(found)} == {"theirs"}
+    of_release = {pod.who: pod.spec["serviceAccountName"] for pod in templates(objects(ci("laptop")))}
+    # The hook runs before there is a ServiceAccount of the release.
+    assert of_release == {"router": "rel-pointsman", "test": "rel-pointsman", "check": "default"}
 
 
 def test_tests_can_be_left_out():

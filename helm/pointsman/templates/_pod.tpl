@@ -167,28 +167,48 @@ securityContext:
 
 {{/* Before anything serves: the files are right, and the policy does what its tests say. Their logs hold the reasons. */}}
 {{- define "pointsman.initContainers" -}}
-{{- $check := .Values.config.check -}}
+{{ include "pointsman.checkContainer" . }}
+{{- if .Values.config.check.requireTests }}
+{{ include "pointsman.testContainer" . }}
+{{- end }}
+{{- end -}}
+
+{{/* To check, a key need not be there: only what the files name as ${NAME}, and a missing one of those is told. */}}
+{{- define "pointsman.checkEnv" -}}
+{{ include "pointsman.env" . | replace "secretKeyRef: {" "secretKeyRef: {optional: true, " }}
+{{- end -}}
+
+{{- define "pointsman.checkContainer" -}}
 - name: check
   {{- include "pointsman.container" . | nindent 2 }}
   command: [pointsman]
-  args: [check, {{ if $check.strict }}--strict, {{ end }}/etc/pointsman]
+  args: [check, {{ if .Values.config.check.strict }}--strict, {{ end }}/etc/pointsman]
   env:
-    {{- include "pointsman.env" . | nindent 4 }}
+    {{- include "pointsman.checkEnv" . | nindent 4 }}
   resources:
     {{- toYaml .Values.checkResources | nindent 4 }}
   volumeMounts:
     {{- include "pointsman.checkMounts" . | nindent 4 }}
-{{- if $check.requireTests }}
+{{- end -}}
+
+{{- define "pointsman.testContainer" -}}
+{{- $check := .Values.config.check -}}
 - name: test
   {{- include "pointsman.container" . | nindent 2 }}
   command: [pointsman]
   args: [test, --coverage{{ if $check.coverage }}, --fail-under, {{ $check.coverage | quote }}{{ end }}, /etc/pointsman]
   env:
-    {{- include "pointsman.env" . | nindent 4 }}
+    {{- include "pointsman.checkEnv" . | nindent 4 }}
   resources:
     {{- toYaml .Values.checkResources | nindent 4 }}
   volumeMounts:
     {{- include "pointsman.checkMounts" . | nindent 4 }}
+{{- end -}}
+
+{{/* The files, as a ConfigMap holds them. */}}
+{{- define "pointsman.configData" -}}
+{{- range $name, $content := .Values.config.files }}
+{{ $name }}: {{ if kindIs "string" $content }}{{ toJson $content }}{{ else }}{{ toYaml $content | toJson }}{{ end }}
 {{- end }}
 {{- end -}}
 
