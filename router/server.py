@@ -17,6 +17,8 @@ from router.service import Service
 log = logging.getLogger("pointsman")
 
 _LOOK_S = 0.05
+_ADMIN_S = 0.5
+"""Between attempts at the admin port, while another replica on this node has it."""
 _LAST_WORDS_S = 1.0
 """For those that are told that the router stops, after `drain_s`."""
 
@@ -75,10 +77,15 @@ class Listeners:
             try:
                 sock = bind(settings.admin_host, settings.admin_port)
             except PortInUse:
-                await asyncio.sleep(2)
+                await asyncio.sleep(_ADMIN_S)
                 continue
             await self._serve(AdminApp(self._service), sock)
             return
+
+    @property
+    def busy(self) -> int:
+        """Connections of the data port with a request in progress."""
+        return self._servers[0].busy
 
     def _begin_drain(self) -> float:
         """Not ready from now on, while requests go on being taken: whoever sends them must notice first. Returns how
@@ -97,9 +104,9 @@ class Listeners:
         the delay and `drain_s`."""
         await asyncio.sleep(self._begin_drain())
         until = time.monotonic() + self._service.settings.drain_s
-        while self._servers[0].busy and time.monotonic() < until:  # noqa: ASYNC110  # rare, and connections know no more
+        while self.busy and time.monotonic() < until:  # noqa: ASYNC110  # rare, and connections know no more
             await asyncio.sleep(_LOOK_S)
-        return {"in_progress": self._servers[0].busy}
+        return {"in_progress": self.busy}
 
     async def stop(self) -> None:
         """Take no more connections, let requests in progress end; tell those that do not, then close."""

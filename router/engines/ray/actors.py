@@ -25,8 +25,8 @@ LEDGER = "pointsman-ledger"
 BOARD = "pointsman-board"
 _HEAD = "node:__internal_head__"
 """The resource that Ray gives to the head of every cluster."""
-_LOOK_S = 5.0
-_ABANDONED_S = 10.0
+_LOOK_S = 2.5
+_ABANDONED_S = 5.0
 """Replicas speak to both actors several times a second. Where none does for so long, the application may be gone."""
 
 log = logging.getLogger("ray.serve")

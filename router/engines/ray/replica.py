@@ -30,6 +30,7 @@ from router.engines.ray.actors import (
     shared_actor,
 )
 from router.engines.ray.hosts import OWN_DEPLOYMENT, HostedBackend, models_of
+from router.engines.ray.scaling import IN_PROGRESS
 from router.loading import ConfigurationLoader
 from router.server import Listeners, PortInUse, bind
 from router.service import Service
@@ -126,6 +127,10 @@ class RouterReplica:
         replicas = serve.get_deployment_handle(ROUTER, self._application)
         said = await replicas.broadcast("obey_on", self._node, order, *arguments).results_async()
         return [one for one in said if one is not None]
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Called by Ray Serve where the number of replicas goes by load."""
+        return {IN_PROGRESS: float(self._listeners.busy)}
 
     async def check_health(self) -> None:
         """Called by Ray Serve. The process answers, so it lives; backends' health is the service's own concern."""
