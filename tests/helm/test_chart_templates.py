@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 
 import pytest
@@ -368,6 +369,12 @@ def test_with_the_autoscaler_the_head_has_a_token_and_groups_have_room():
     assert [(group["minReplicas"], group["maxReplicas"]) for group in cluster["workerGroupSpecs"]] == [(3, 10), (2, 5)]
     tokens = {pod.who: pod.spec["automountServiceAccountToken"] for pod in templates(found)}
     assert tokens == {"head": True, "router": False, "torch-gpu": False, "test": False, "check": False}
+    config = yaml.safe_load(single(found, "RayService")["spec"]["serveConfigV2"])
+    router = config["applications"][0]["deployments"][0]
+    module, _, function = router["autoscaling_config"].pop("policy")["policy_function"].partition(":")
+    assert callable(getattr(importlib.import_module(module), function))
+    assert router["autoscaling_config"] == {"min_replicas": 3, "max_replicas": 10, "target_ongoing_requests": 32}
+    assert "num_replicas" not in router
     fixed = single(objects(ci("gpu-cloud")), "RayService")["spec"]["rayClusterConfig"]
     assert [(group["minReplicas"], group["maxReplicas"]) for group in fixed["workerGroupSpecs"]] == [(3, 3), (2, 2)]
 

@@ -33,7 +33,16 @@ applications:
     deployments:
       # One to a pod: the resource is there once in each pod of the router group, and nowhere else.
       - name: router
+        {{- if $v.ray.autoscaler }}
+        autoscaling_config:
+          min_replicas: {{ $v.ray.router.replicas | int }}
+          max_replicas: {{ max (int $v.ray.router.maxReplicas) (int $v.ray.router.replicas) }}
+          target_ongoing_requests: {{ $v.ray.router.targetRequests }}
+          # Ray Serve does not see the requests of routers with listeners of their own: they tell it.
+          policy: {policy_function: "router.engines.ray.scaling:by_requests"}
+        {{- else }}
         num_replicas: {{ $v.ray.router.replicas | int }}
+        {{- end }}
         graceful_shutdown_timeout_s: {{ add $v.serve.drainDelay $v.serve.drain 5 }}
         ray_actor_options:
           num_cpus: 0.5
