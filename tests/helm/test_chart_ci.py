@@ -23,7 +23,7 @@ from charts import (
     templates,
 )
 
-ALWAYS = {"ConfigMap": 2, "Service": 1, "ServiceAccount": 1, "NetworkPolicy": 2, "Pod": 1, "Job": 1}
+ALWAYS = {"ConfigMap": 2, "Service": 1, "ServiceAccount": 1, "NetworkPolicy": 3, "Pod": 1, "Job": 1}
 EXPECTED: dict[str, dict[str, int]] = {
     "laptop": {"Deployment": 1},
     "onprem": {"Deployment": 1, "PersistentVolumeClaim": 1},
@@ -31,7 +31,7 @@ EXPECTED: dict[str, dict[str, int]] = {
         "Deployment": 1, "ConfigMap": 7, "Ingress": 1, "HorizontalPodAutoscaler": 1, "PodDisruptionBudget": 1,
         "PodMonitor": 1, "PrometheusRule": 1,
     },
-    "gpu-cloud": {"RayService": 1, "NetworkPolicy": 4, "PodDisruptionBudget": 1, "PodMonitor": 1},
+    "gpu-cloud": {"RayService": 1, "NetworkPolicy": 5, "PodDisruptionBudget": 1, "PodMonitor": 1},
     "edge": {"DaemonSet": 1},
     "ha-redis": {
         "Deployment": 1, "Service": 2, "HTTPRoute": 1, "PersistentVolumeClaim": 1, "PodDisruptionBudget": 1,

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from charts import CI, NAMESPACE, ci, objects, of, refused, single, template
+from charts import CI, NAMESPACE, ci, objects, of, refused, single, template, templates
 
 from policies.source import Document, parse
 
@@ -107,9 +107,8 @@ def test_a_backend_more_is_a_way_out_more_and_one_less_is_one_less(name):
 @pytest.mark.parametrize("name", CI)
 def test_every_pod_is_under_a_policy_for_both_directions(name):
     found = objects(ci(name))
-    for pod in [one for one in found if one["kind"] in ("Deployment", "DaemonSet")]:
-        labels = pod["spec"]["template"]["metadata"]["labels"]
-        assert [policy for policy in of(found, "NetworkPolicy") if selects(policy, labels)]
+    for pod in templates(found):
+        assert [policy for policy in of(found, "NetworkPolicy") if selects(policy, pod.metadata["labels"])], pod.who
     for policy in of(found, "NetworkPolicy"):
         assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
         assert policy["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/instance"] == "rel"
@@ -163,6 +162,11 @@ def test_the_head_reaches_redis_and_with_the_autoscaler_the_api_server():
     scaled["ray"]["groups"]["torch-gpu"]["maxReplicas"] = 4
     head = single(objects(scaled), "NetworkPolicy", "-head")
     assert allowed(head) == {("data/{}", 6379), ("10.0.0.1/32", 443), ("10.0.0.1/32", 6443)}
+
+
+def test_what_checks_files_reaches_nobody_and_is_reached_by_nobody():
+    policy = single(objects(ci("onprem-cloud")), "NetworkPolicy", "-check")
+    assert (policy["spec"]["ingress"], policy["spec"]["egress"]) == ([], [])
 
 
 # --- each kind of host ------------------------------------------------------------------------------------------------
