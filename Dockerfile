@@ -43,8 +43,8 @@ LABEL org.opencontainers.image.title="pointsman" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.created="${CREATED}"
 # KubeRay starts Ray by a shell and asks for its health by wget where Ray is older than 2.53; the base has the shell.
-RUN groupadd --system --gid 10001 pointsman \
-    && useradd --system --uid 10001 --gid 10001 --home-dir /tmp --no-create-home --shell /usr/sbin/nologin pointsman
+RUN groupadd --gid 10001 pointsman \
+    && useradd --no-log-init --uid 10001 --gid 10001 --home-dir /tmp --no-create-home --shell /usr/sbin/nologin pointsman
 COPY --from=build /opt/pointsman /opt/pointsman
 ENV PATH=/opt/pointsman/bin:$PATH \
     HOME=/tmp \

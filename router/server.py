@@ -93,7 +93,7 @@ class Listeners:
         if self._draining_since is None:
             self._service.draining = True
             self._draining_since = time.monotonic()
-            log.warning("told to stop: not ready from now on")
+            log.info("told to stop: not serving from now on")
             for server in self._servers:
                 server.wind_down()
         passed = time.monotonic() - self._draining_since

@@ -44,7 +44,7 @@ def commands(path: Path) -> list[str]:
 
 def named(path: Path, command: str) -> set[str]:
     """The first words that follow `command` where it is used."""
-    found = (re.match(rf"(?:\.venv/bin/)?{command} ([a-z]+)", line.strip()) for line in commands(path))
+    found = (re.match(rf"(?:\.venv/bin/)?{command} ([a-z-]+)", line.strip()) for line in commands(path))
     return {match[1] for match in found if match}
 
 
@@ -97,7 +97,7 @@ def test_python_blocks_are_python(path):
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name)
 def test_every_make_target_exists(path):
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert named(path, "make") <= targets
 
 

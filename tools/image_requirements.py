@@ -20,7 +20,7 @@ LOCK = ROOT / "requirements" / "requirements.lock"
 CLOSURE = ROOT / "requirements" / "image.txt"
 """Names that each set of dependencies comes to, written by `--closure` where everything is installed."""
 BUILD = ("setuptools",)
-STRIPPED = ("router/demo", "pip", "setuptools", "wheel", "pkg_resources", "_distutils_hack")
+STRIPPED = ("router/demo", "ray/jars", "ray/rllib", "pip", "setuptools", "wheel", "pkg_resources", "_distutils_hack")
 """Of site-packages: what an image that is never installed into needs no more. torch wants setuptools, and keeps it."""
 
 
@@ -83,7 +83,10 @@ def closure() -> str:
         return {name for name, _ in seen if name in locked}
 
     router = names(project["dependencies"])
-    told = ["# Made by `python tools/image_requirements.py --closure`: what of the lock goes into an image.", "[router]"]
+    told = [
+        "# Made by `python tools/image_requirements.py --closure`: what of the lock goes into an image.",
+        "[router]",
+    ]
     told += sorted(router)
     for extra in ("redis", "report", "torch", "tracing"):
         told += [f"[{extra}]", *sorted(names(optional[extra]) - router)]
