@@ -21,7 +21,7 @@ def test_ray_asks_for_a_token_and_keeps_its_state_in_redis():
 
 
 def test_rays_flags_are_the_same_on_the_head_and_on_all_workers():
-    values = ci("gpu-cloud", ray={"env": {"RAY_memory_monitor_refresh_ms": "0"}})
+    values = ci("gpu-cloud", ray={"env": {"RAY_memory_monitor_refresh_ms": "0", "RAY_SERVE_LOG_TO_STDERR": "1"}})
     found = objects(values)
     flags = {
         pod.who: {v["name"]: v["value"] for v in pod.spec["containers"][0]["env"] if v["name"].startswith("RAY_")}
@@ -32,6 +32,7 @@ def test_rays_flags_are_the_same_on_the_head_and_on_all_workers():
     assert flags["head"] == flags["router"] == flags["torch-gpu"]
     assert flags["head"]["RAY_USAGE_STATS_ENABLED"] == "0"
     assert flags["head"]["RAY_memory_monitor_refresh_ms"] == "0"
+    assert flags["head"]["RAY_SERVE_LOG_TO_STDERR"] == "1", "the values' own wins"
 
 
 def test_no_probe_of_a_ray_pod_asks_rays_proxy_or_a_shell():
@@ -55,9 +56,19 @@ def test_a_gpu_group_has_its_nodes_its_taint_and_its_gpus():
     assert pod.spec["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
 
 
+def test_another_revision_deploys_the_application_anew():
+    for revision in ("", "3"):
+        text = single(objects(ci("gpu-cloud", ray={"revision": revision})), "RayService")["spec"]["serveConfigV2"]
+        assert yaml.safe_load(text)["applications"][0]["args"].get("revision", "") == revision
+
+
 def test_two_models_of_one_group_share_its_gpu():
     values = ci("gpu-cloud")
     values["ray"]["groups"]["torch-gpu"]["backends"] = ["a", "b"]
+    fleet = yaml.safe_load(values["config"]["files"]["fleet.yaml"])
+    first = next(backend for backend in fleet["backends"] if backend["protocol"] == "torch")
+    fleet["backends"] = [{**first, "name": "a"}, {**first, "name": "b"}]
+    values["config"]["files"]["fleet.yaml"] = fleet
     config = yaml.safe_load(single(objects(values), "RayService")["spec"]["serveConfigV2"])
     models = [one for one in config["applications"][0]["deployments"] if one["name"].startswith("backend-")]
     assert [one["name"] for one in models] == ["backend-a", "backend-b"]
@@ -79,7 +90,11 @@ def test_with_the_autoscaler_the_head_has_a_token_and_groups_have_room():
     router = config["applications"][0]["deployments"][0]
     module, _, function = router["autoscaling_config"].pop("policy")["policy_function"].partition(":")
     assert callable(getattr(importlib.import_module(module), function))
-    assert router["autoscaling_config"] == {"min_replicas": 3, "max_replicas": 10, "target_ongoing_requests": 32}
+    assert router["autoscaling_config"] == {
+        "min_replicas": 3, "max_replicas": 10, "target_ongoing_requests": 32, "upscale_delay_s": 10,
+        "downscale_delay_s": 300,
+    }  # fmt: skip
+    assert router["max_surge_percent"] == 100
     assert "num_replicas" not in router
     fixed = single(objects(ci("gpu-cloud")), "RayService")["spec"]["rayClusterConfig"]
     assert [(group["minReplicas"], group["maxReplicas"]) for group in fixed["workerGroupSpecs"]] == [(3, 3), (2, 2)]
@@ -89,6 +104,7 @@ def test_an_incremental_upgrade_has_its_gateway():
     values = ci("gpu-cloud", networkPolicy={"apiServer": ["10.0.0.1/32"]})
     upgrade = {"strategy": "NewClusterWithIncrementalUpgrade", "gatewayClassName": "istio", "stepSizePercent": 25}
     values["ray"] |= {"autoscaler": True, "groups": {}, "upgrade": upgrade}
+    values["config"]["files"]["fleet.yaml"] = ci("laptop")["config"]["files"]["fleet.yaml"]  # none in PyTorch
     assert single(objects(values), "RayService")["spec"]["upgradeStrategy"] == {
         "type": "NewClusterWithIncrementalUpgrade",
         "clusterUpgradeOptions": {

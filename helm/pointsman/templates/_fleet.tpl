@@ -4,10 +4,10 @@ Helm reads them as YAML; variables are those of config.env. Nothing is decided h
 the judge of the files.
 */}}
 
-{{/* All of it, as YAML: fleets, tenants, tests (booleans), secretNames, urls (list of {who, url}), problems. */}}
+{{/* All of it, as YAML: fleets, tenants, tests (booleans), secretNames, torch (names of backends), urls (list of {who, url}), problems. */}}
 {{- define "pointsman.facts" -}}
 {{- $root := . -}}
-{{- $found := dict "fleets" false "tenants" false "tests" false "secretNames" list "urls" list "problems" list -}}
+{{- $found := dict "fleets" false "tenants" false "tests" false "secretNames" list "torch" list "urls" list "problems" list -}}
 {{- range $name, $content := .Values.config.files -}}
 {{- if regexMatch "_test[.]ya?ml$" $name -}}
 {{- $_ := set $found "tests" true -}}
@@ -59,6 +59,9 @@ the judge of the files.
 {{- $_ := set $found "problems" (append $found.problems (printf "config.files.%s: what another file holds (include) the network policy cannot see: write the backends here" $file)) -}}
 {{- else -}}
 {{- $key := $backend.api_key -}}
+{{- if eq (toString $backend.protocol) "torch" -}}
+{{- $_ := set $found "torch" (append $found.torch (toString $backend.name)) -}}
+{{- end -}}
 {{- if kindIs "map" $key -}}
 {{- with $key.env -}}
 {{- $_ := set $found "secretNames" (append $found.secretNames (toString .)) -}}

@@ -2,10 +2,8 @@
 
 {{/* Alike on the head and on workers: they must not be of two minds. */}}
 {{- define "pointsman.rayEnv" -}}
-- {name: RAY_USAGE_STATS_ENABLED, value: "0"}
-- {name: RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO, value: "0"}
-- {name: RAY_SERVE_LOG_TO_STDERR, value: "0"}
-{{- range $name, $value := .Values.ray.env }}
+{{- $own := dict "RAY_USAGE_STATS_ENABLED" "0" "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO" "0" "RAY_SERVE_LOG_TO_STDERR" "0" -}}
+{{- range $name, $value := merge (dict) .Values.ray.env $own }}
 - {name: {{ $name }}, value: {{ $value | quote }}}
 {{- end }}
 {{- end -}}
@@ -30,6 +28,9 @@ applications:
     args:
       paths: [/etc/pointsman]
       {{- include "pointsman.settings" . | nindent 6 }}
+      {{- with $v.ray.revision }}
+      revision: {{ . | quote }}
+      {{- end }}
     deployments:
       # One to a pod: the resource is there once in each pod of the router group, and nowhere else.
       - name: router
@@ -40,6 +41,10 @@ applications:
           target_ongoing_requests: {{ $v.ray.router.targetRequests }}
           # Ray Serve does not see the requests of routers with listeners of their own: they tell it.
           policy: {policy_function: "router.engines.ray.scaling:by_requests"}
+          upscale_delay_s: 10
+          downscale_delay_s: 300
+        # A new version starts beside the old: the autoscaler makes room. Without it there is none, and one stops before the next starts.
+        max_surge_percent: 100
         {{- else }}
         num_replicas: {{ $v.ray.router.replicas | int }}
         {{- end }}

@@ -102,6 +102,28 @@
 {{- $wrong = append $wrong (printf "ray.groups.%s: this name is the chart's own" $name) -}}
 {{- end -}}
 {{- end -}}
+{{- if $v.config.files -}}
+{{- $placed := list -}}
+{{- range $name, $group := $v.ray.groups -}}
+{{- range $backend := $group.backends -}}
+{{- if not (has $backend $facts.torch) -}}
+{{- $wrong = append $wrong (printf "ray.groups.%s.backends: the fleet has no backend %s with protocol torch" $name $backend) -}}
+{{- end -}}
+{{- if has $backend $placed -}}
+{{- $wrong = append $wrong (printf "ray.groups: the backend %s is in two of them" $backend) -}}
+{{- end -}}
+{{- $placed = append $placed $backend -}}
+{{- end -}}
+{{- end -}}
+{{- range $backend := $facts.torch -}}
+{{- if not (has $backend $placed) -}}
+{{- $wrong = append $wrong (printf "ray.groups: none has the backend %s, which runs in a process of its own (torch)" $backend) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if eq $v.ledger.type "file" -}}
+{{- $wrong = append $wrong "ledger.type: on Ray a file would be one node's. Take redis, or memory: then replicas share what lasts as long as the application" -}}
+{{- end -}}
 {{- if and $v.ray.gcsFaultTolerance.enabled (not $v.ray.gcsFaultTolerance.redisAddress) -}}
 {{- $wrong = append $wrong "ray.gcsFaultTolerance.redisAddress: which Redis?" -}}
 {{- end -}}
