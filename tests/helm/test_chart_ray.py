@@ -39,7 +39,7 @@ def values() -> dict[str, Any]:
     """The GPU cloud's, with one router and a scripted backend, so that neither a GPU nor a network is needed."""
     found = ci("gpu-cloud", serve={"drain": 5, "drainDelay": 1}, ledger={"type": "memory"})
     found["secrets"] = {"env": {"PRODUCT_KEYS": {"secret": "pointsman-tenants", "key": "product"}}}
-    found["ray"] |= {"router": {"replicas": 1}}
+    found["ray"] |= {"router": {"replicas": 1}, "groups": {}}
     files = found["config"]["files"]
     laptop = ci("laptop")["config"]["files"]
     files["fleet.yaml"] = laptop["fleet.yaml"].replace("latency_ms: 1}", "latency_ms: 1500}")
@@ -77,8 +77,6 @@ def deployed(found: list[Object], folder: Path) -> Iterator[Deployed]:
     told["paths"] = [f"{folder}{path}" for path in told["paths"]]
     told["admin_token_file"] = f"{folder}{told['admin_token_file']}"
     told |= {"port": ports["data"], "admin_port": ports["admin"]}
-    # Models in PyTorch need their own nodes and files: here the fleet has none.
-    application["deployments"] = [one for one in application["deployments"] if one["name"] == "router"]
     cluster = {"nodes": list(nodes(service["rayClusterConfig"])), "config": config}
     (folder / "cluster.json").write_text(json.dumps(cluster))
     script = Path(__file__).with_name("raycluster.py")
@@ -100,8 +98,10 @@ def deployed(found: list[Object], folder: Path) -> Iterator[Deployed]:
 
 
 def nodes(cluster: Object) -> Iterator[dict[str, Any]]:
-    """The head and one node of each group, as their pods would start them; keys only where their pods have them."""
+    """The head and one node of each group, as their pods would start them, with keys only where their pods have them;
+    and one more without, such as those of models."""
     yield {"num_cpus": int(cluster["headGroupSpec"]["rayStartParams"]["num-cpus"]), "include_dashboard": False}
+    yield {"num_cpus": 1}
     for group in cluster["workerGroupSpecs"]:
         start = group["rayStartParams"]
         container = group["template"]["spec"]["containers"][0]
