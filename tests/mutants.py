@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-COPIED = ("policies", "backends", "router", "tests", "configs", "docs", "pyproject.toml", "README.md")
+COPIED = ("policies", "backends", "router", "tests", "configs", "docs", "helm", "pyproject.toml", "README.md")
 
 
 @dataclass(frozen=True)
@@ -280,6 +280,42 @@ MUTANTS = (
         "batching", "whoever left is run all the same", "backends/batching.py",
         "                forming.members.remove(member)\n", "",
         "tests/backends/test_batching.py",
+    ),
+    Mutant(
+        "the chart", "a host without addresses is left out in silence", "helm/pointsman/templates/_network.tpl",
+        "{{- if .missing -}}",
+        "{{- if false -}}",
+        "tests/helm/test_chart_network.py",
+    ),
+    Mutant(
+        "the chart", "an address stands for its neighbours", "helm/pointsman/templates/_network.tpl",
+        'printf "%s/32" $host',
+        'printf "%s/24" $host',
+        "tests/helm/test_chart_network.py",
+    ),
+    Mutant(
+        "the chart", "the root file system can be written", "helm/pointsman/templates/_pod.tpl",
+        "readOnlyRootFilesystem: true",
+        "readOnlyRootFilesystem: false",
+        "tests/helm/test_chart_security.py",
+    ),
+    Mutant(
+        "the chart", "models are given the keys", "helm/pointsman/templates/rayservice.yaml",
+        '{{- include "pointsman.plainEnv" $ | nindent 18 }}',
+        '{{- include "pointsman.env" $ | nindent 18 }}',
+        "tests/helm/test_chart_security.py",
+    ),
+    Mutant(
+        "the chart", "files are mounted so that changes never arrive", "helm/pointsman/templates/_pod.tpl",
+        "- {name: config, mountPath: /etc/pointsman, readOnly: true}",
+        "- {name: config, mountPath: /etc/pointsman/a, subPath: a}",
+        "tests/helm/test_chart_templates.py",
+    ),
+    Mutant(
+        "the chart", "the hidden folder of a mounted ConfigMap is read", "router/policytests.py",
+        'if not any(part.startswith(".")',
+        'if not any(part.startswith("?")',
+        "tests/router/test_cli_tools.py",
     ),
 )  # fmt: skip
 
