@@ -316,6 +316,19 @@ MUTANTS = (
         'if not any(part.startswith(".")',
         'if not any(part.startswith("?")',
         "tests/router/test_cli_tools.py",
+        "an end loses no request", "what the kernel has accepted ends with the socket", "router/http/server.py",
+        "waiting.append(self._sock.accept()[0])", "break",
+        "tests/router/test_drain.py",
+    ),
+    Mutant(
+        "an end loses no request", "clients are not told to come back elsewhere", "router/http/connection.py",
+        " and not self._server.last", "",
+        "tests/router/test_drain.py",
+    ),
+    Mutant(
+        "an end loses no request", "the listener closes at once", "router/server.py",
+        "return max(self._service.settings.drain_delay_s - passed, 0.0)", "return 0.0",
+        "tests/router/test_pod_end.py",
     ),
 )  # fmt: skip
 

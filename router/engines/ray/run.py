@@ -99,7 +99,8 @@ def _start_ray() -> None:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(**quiet)
     else:
-        ray.init(include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
+        # "local": one of our own, also where another Ray runs on this machine; without it that would be joined.
+        ray.init("local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
     serve.start(proxy_location="Disabled", http_options=HTTPOptions(location="NoServer"), logging_config=LOGGING)
 
 
