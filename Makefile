@@ -1,6 +1,6 @@
 # Two commands for a newcomer:  make run   and   make test.  Both rest on `make setup`.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test mutants lint types unit chaos bench bench-parts bench-pii bench-budgets docs lock image-lint image-proof sbom clean
+.PHONY: help setup run test mutants lint types unit chaos bench bench-parts bench-pii bench-budgets docs dashboards observe lock image-lint image-proof sbom clean
 
 PYTHON ?= python3
 ENGINE ?= ray
@@ -44,7 +44,7 @@ types: setup
 	$(BIN)/mypy
 
 unit: setup
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadgroup
 
 mutants: setup  ## take out one guard at a time: the tests must notice each (about three minutes)
 	$(BIN)/python tests/mutants.py
@@ -55,14 +55,21 @@ chaos: setup  ## processes that die, hang and lie, under load: ten minutes, or S
 bench: setup  ## beside other routers, ten minutes (QUICK=1: four; WRITE=1: into benchmarks/README.md; needs nginx, wrk)
 	$(BIN)/python -m benchmarks.peers $(if $(QUICK),--quick) $(if $(WRITE),--write)
 
-bench-parts: setup  ## parts by themselves: decide, restoring, hedges, in-process models
+bench-parts: setup  ## parts by themselves: decide, restoring, hedges, in-process models, telemetry
 	$(BIN)/python benchmarks/decide.py
 	$(BIN)/python benchmarks/restore.py
 	$(BIN)/python benchmarks/hedging.py
 	$(BIN)/python -m benchmarks.onnx_batching
+	$(BIN)/python -m benchmarks.telemetry
 
 docs: setup  ## what is made from the schema: docs/policy-reference.md and the JSON Schema
 	$(BIN)/python -m docs.generate
+
+dashboards: setup  ## what Grafana shows: configs/grafana/*.json, from dashboards/
+	$(BIN)/python -m dashboards
+
+observe: setup  ## the demo for a minute under a real Prometheus: what every panel and rule says (needs prometheus)
+	$(BIN)/python -m tests.prometheus.observe
 
 bench-budgets: setup  ## one dollar, four processes: what is overspent (a minute; with redis-server, that too)
 	$(BIN)/python -m benchmarks.budgets

@@ -23,6 +23,10 @@ so the number of series is bounded by what you configure, whatever callers send.
 `_sum` and `_count`. For native histograms let Prometheus 3 make them when it scrapes
 (`convert_classic_histograms_to_nhcb: true`).
 
+Dashboards for Grafana are in [configs/grafana/](../configs/grafana/README.md), recording rules and alerts for
+Prometheus in [configs/prometheus/](../configs/prometheus/README.md); each alert has a page in
+[runbooks/](runbooks/README.md).
+
 **Several replicas** (`--replicas`): any of them answers for all on its node. Counters and histograms are sums; a
 replica that ends, or is killed, has counted every request that it answered (`pointsman_requests_total`), and
 everything else up to a quarter of a second before. Gauges of a replica that is gone are gone; what becomes of the
@@ -46,7 +50,8 @@ at a time.
 (answers that ended early), `copy` (to a backend on trial). Cost, by the fleet's prices: tokens, requests, seconds of
 service. What is paid by the hour (`reserved_per_hour`) counts in `pointsman_cost_usd_total` with a request's share at
 full capacity, and not at all in `pointsman_marginal_cost_usd_total`. What it really costs is the latter plus
-`pointsman_reserved_usd_per_hour` for every hour: `pointsman:spend_usd_per_hour` among the recording rules.
+`pointsman_reserved_usd_per_hour` for every hour: `job:pointsman_spend_usd_per_hour:rate5m` among
+the [recording rules](../configs/prometheus/README.md).
 
 `reason` of an unauthorized request: `missing`, `unknown`, `token` (a token that is not good), `malformed` (two
 credentials), `unavailable` (no keys to verify a token with).

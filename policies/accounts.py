@@ -39,7 +39,7 @@ def charge(
 ) -> Charge:
     """`g_per_kwh` is what the power emits now; None: as the fleet says."""
     usd = cost_usd(target, tokens_in, tokens_out, seconds)
-    joules = energy_j(target, seconds)
+    joules = energy_j(target, seconds) if target.active_w else 0.0
     return Charge(
         target.backend,
         target.tier,
@@ -52,7 +52,7 @@ def charge(
         estimated,
         usd - target.reserved_usd,
         joules,
-        carbon_g(joules, target.g_per_kwh if g_per_kwh is None else g_per_kwh),
+        carbon_g(joules, target.g_per_kwh if g_per_kwh is None else g_per_kwh) if joules else 0.0,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Callable
@@ -289,21 +290,27 @@ class Exchange:
         return self._key
 
     def _conclude(self, outcome: str) -> None:
-        """All that is told of it besides, once it is over."""
-        key, now = self._count(outcome), time.monotonic()
-        at, service, outcome = self._at, self._service, key.outcome
-        baseline = None
-        if at.decided is not None and outcome == "ok":
-            baseline = service.billing.baseline_usd(at.decided, at.bill)
-        met = at.slo_met(outcome, now)
-        service.accounts.ended(key, at.measured(now, met, baseline, self.trail.trace_id))
-        if at.decided is not None and at.parsed is not None:
-            service.concluded(self._live, at.decided, at.outcome(outcome, now, met, baseline), at.parsed, at.hints)
+        """It is over: free what it has reserved, end its span. The rest is told a moment later."""
+        key, now, at = self._count(outcome), time.monotonic(), self._at
+        if at.decided is not None:
+            self._live.ledger.release(at.decided.id)
         if self.trail.trace_id is not None or log.isEnabledFor(logging.INFO):
             ended = at.ended(key, self._request.status, now)
             if self.trail.span is not None:  # one that is not sampled has nothing to tell
                 self.trail.span.end(ended)
             tell(ended, self.trail)
+        self._service.endings.put(functools.partial(self._tell, key, now))
+
+    def _tell(self, key: EndedKey, now: float) -> None:
+        """Metrics and the record."""
+        at, service, baseline = self._at, self._service, None
+        if at.decided is not None and key.outcome == "ok":
+            baseline = service.billing.baseline_usd(at.decided, at.bill)
+        met = at.slo_met(key.outcome, now)
+        service.accounts.ended(key, at.measured(now, met, baseline, self.trail.trace_id))
+        if at.decided is not None and at.parsed is not None:
+            outcome = at.outcome(key.outcome, now, met, baseline)
+            service.concluded(self._live, at.decided, outcome, at.parsed, at.hints)
 
 
 def _shutting_down() -> ApiError:

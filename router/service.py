@@ -27,6 +27,7 @@ from router.candidate import Comparisons, Told
 from router.configuration import Configuration
 from router.decisionlog.record import Decided, Outcome, as_record
 from router.decisionlog.writer import DecisionLog
+from router.endings import Endings
 from router.errors import ApiError
 from router.hints import Hints
 from router.identity import RawHeaders
@@ -100,6 +101,7 @@ class Service:
         self.draining = False  # told to stop
         self.ended = False  # nothing is begun any more
         self.exchanges: set[Ending] = set()
+        self.endings = Endings()
         self.recent = Recent()
         self.log: DecisionLog | None = None
         self.orders = Orders({RELOAD: self.reload, LOG_LEVEL: logs.obey})
@@ -126,7 +128,7 @@ class Service:
         """Raises BackendError listing every backend that cannot start, OSError where no log can be written."""
         if self.settings.decision_log is not None:
             drop = self.metrics.decision_log_dropped.inc
-            self.log = DecisionLog(self.settings.decision_log, self._writer, drop)
+            self.log = DecisionLog(self.settings.decision_log, self._writer, drop, lambda: self.endings.waiting)
         self._folding = asyncio.create_task(self._fold())
         self.leases.start()
         if self._sharing is not None:
@@ -144,6 +146,7 @@ class Service:
             exchange.end()
 
     async def aclose(self) -> None:
+        self.endings.settle()
         for task in self._retiring:
             task.cancel()
         await asyncio.gather(*self._retiring, self._comparisons.aclose(), return_exceptions=True)
@@ -272,9 +275,7 @@ class Service:
                 self.billing.charge(live, decided, bill, "unused", one.candidate, counted, one.seconds)
 
     def concluded(self, live: Live, decided: Decided, outcome: Outcome, parsed: Parsed, hints: Hints) -> None:
-        """After the answer: the end of what was reserved, what the candidate policy would have done, and the line in
-        the decision log."""
-        live.ledger.release(decided.id)
+        """After the answer: what the candidate policy would have done, and the line in the decision log."""
         candidate = live.configuration.candidate
         if candidate is None:
             self._record(decided, outcome, None)
@@ -314,6 +315,7 @@ class Service:
 
     def exposition(self, accept: str = "") -> tuple[bytes, str]:
         """The metrics as they are now, in the format that an Accept header asks for, and its content-type."""
+        self.endings.settle()
         self._publish()
         return render(self.metrics, accept)
 

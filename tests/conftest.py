@@ -38,6 +38,15 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several workers (`-n`): the tests of a file go to one, since they share servers, and so do all those that
+    start many processes, which would be in each other's way."""
+    for item in items:
+        heavy = any(item.get_closest_marker(name) for name in ("ray", "models", "prometheus", "processes"))
+        item.add_marker(pytest.mark.xdist_group("heavy" if heavy else str(item.path)))
+
+
 def compile_text(text: str, env: dict[str, str] | None = None) -> CompiledPolicy:
     """A policy from YAML; documents may leave out apiVersion."""
     text = textwrap.dedent(text).replace("kind: ", "apiVersion: pointsman/v1\nkind: ")

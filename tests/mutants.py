@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-COPIED = ("policies", "backends", "router", "tests", "configs", "docs", "helm", "pyproject.toml", "README.md")
+COPIED = (
+    "policies", "backends", "router", "dashboards", "tests", "configs", "docs", "helm", "pyproject.toml", "README.md",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -316,6 +318,8 @@ MUTANTS = (
         'if not any(part.startswith(".")',
         'if not any(part.startswith("?")',
         "tests/router/test_cli_tools.py",
+    ),
+    Mutant(
         "an end loses no request", "what the kernel has accepted ends with the socket", "router/http/server.py",
         "waiting.append(self._sock.accept()[0])", "break",
         "tests/router/test_drain.py",
@@ -329,6 +333,29 @@ MUTANTS = (
         "an end loses no request", "the listener closes at once", "router/server.py",
         "return max(self._service.settings.drain_delay_s - passed, 0.0)", "return 0.0",
         "tests/router/test_pod_end.py",
+    ),
+    Mutant(
+        "telemetry", "a model's name is a label as the caller wrote it", "router/progress.py",
+        "            model = parsed.model if parsed.model in policy.model_names else UNKNOWN_MODEL",
+        "            model = parsed.model",
+        "tests/router/test_metrics.py",
+    ),
+    Mutant(
+        "telemetry", "what nobody got is not charged", "router/service.py",
+        '                self.billing.charge(live, decided, bill, "unused", one.candidate, counted, one.seconds)',
+        "                del counted",
+        "tests/router/test_costs.py",
+    ),
+    Mutant(
+        "telemetry", "the copies' cost is in no record", "router/shadow.py",
+        "            if bill.charges:  # a copy costs what a request costs",
+        "            if False:",
+        "tests/router/test_costs.py",
+    ),
+    Mutant(
+        "telemetry", "what a reload took away is shown on", "router/telemetry/exposition.py",
+        "[sample for sample in family.samples if sample.value == sample.value]", "list(family.samples)",
+        "tests/router/test_metrics.py",
     ),
 )  # fmt: skip
 

@@ -23,7 +23,7 @@ DOCUMENTS = sorted(
         *ROOT.glob("configs/*/README.md"),
     ]
 )
-PACKAGES = "policies|backends|router|configs|tests|benchmarks|docs|helm|requirements"
+PACKAGES = "policies|backends|router|dashboards|configs|tests|benchmarks|docs|helm|requirements"
 
 
 def name(path: Path) -> str:

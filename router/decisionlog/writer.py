@@ -41,9 +41,16 @@ class LogSettings:
 class DecisionLog:
     """One chain of files. `writer` names it among the writers of the folder; only one process may have a name."""
 
-    def __init__(self, settings: LogSettings, writer: str = "main", on_drop: Callable[[], None] = lambda: None) -> None:
-        """Opens or begins the chain. Raises OSError where the folder cannot be written."""
-        self._settings, self._writer, self._on_drop = settings, writer, on_drop
+    def __init__(
+        self,
+        settings: LogSettings,
+        writer: str = "main",
+        on_drop: Callable[[], None] = lambda: None,
+        more: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Opens or begins the chain. `more` says whether somebody has records that he will put in a moment. Raises
+        OSError where the folder cannot be written."""
+        self._settings, self._writer, self._on_drop, self._more = settings, writer, on_drop, more
         self._queue: deque[bytes] = deque()
         self._asleep = self._writing = self._ending = False
         self._wake, self._hurry = threading.Event(), threading.Event()
@@ -80,7 +87,7 @@ class DecisionLog:
     def flush(self) -> None:
         """Wait until everything put so far has been written. For tests and for who reads the log at once."""
         deadline = time.monotonic() + 10
-        while (self._queue or self._writing) and time.monotonic() < deadline:
+        while (self._more() or self._queue or self._writing) and time.monotonic() < deadline:
             self._hurry.set()
             self._wake.set()
             time.sleep(0.001)

@@ -13,11 +13,17 @@ from policies.compile import CompiledPolicy
 from policies.sensitivity.entities import ENTITIES
 from router.health import STATES
 from router.live import Live
+from router.telemetry.accounts import SERVICE_FAULTS
 from router.telemetry.metrics import Metrics
 
 GONE = math.nan
 """The value of a gauge whose subject is there no more: a reload took it away. It is not shown (`exposition`), since
 the files that replicas share cannot forget a series."""
+
+
+KINDS = ("first", "fallback", "retry", "hedge", "escalation")
+FAILURES = ("unreachable", "timeout", "overloaded", "bad_answer", "failed", "internal")
+"""Of attempts: what they are made for, and how they fail."""
 
 
 class Gauges:
@@ -84,6 +90,10 @@ def expect(metrics: Metrics, policy: CompiledPolicy) -> None:
         metrics.spills.add((spec.name,), 0)
         metrics.carbon_grams.add((spec.name, spec.tier), 0)
         metrics.energy_joules.add((spec.name, spec.tier, "modelled"), 0)
+        for kind in KINDS:
+            metrics.attempts.add((spec.name, spec.tier, kind, "ok"), 0)
+        for outcome in FAILURES:
+            metrics.attempts.add((spec.name, spec.tier, "first", outcome), 0)
     for level in policy.levels:
         metrics.labels.add((level,), 0)
     for name in policy.detectors.names:
@@ -100,7 +110,9 @@ def expect(metrics: Metrics, policy: CompiledPolicy) -> None:
     _zero(metrics.unauthorized, [("missing",), ("unknown",), ("token",), ("malformed",), ("unavailable",)])
     for name in policy.tenants or ("anonymous",):
         metrics.tenant_cost_usd.add((name,), 0)
-        metrics.tenant_requests.add((name, "ok"), 0)
+        metrics.tenant_baseline_usd.add((name,), 0)
+        for outcome in ("ok", *sorted(SERVICE_FAULTS)):
+            metrics.tenant_requests.add((name, outcome), 0)
 
 
 def _zero(counter: object, labels: Iterable[tuple[str, ...]]) -> None:

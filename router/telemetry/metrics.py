@@ -221,9 +221,7 @@ class Metrics:
         # --- the fleet now
         self.in_flight = self._gauge("in_flight", "Requests being served or queued", "sum", "backend")
         self.queued = self._gauge("queued", "Requests that wait for a place at a backend", "sum", "backend")
-        self.queue_limit = self._gauge(
-            "queue_limit", "Requests that may wait for a place at a backend", "highest", "backend"
-        )
+        self.queue_limit = self._gauge("queue_limit", "Requests that may wait for a backend", "sum", "backend")
         self.concurrency = self._gauge(
             "concurrency_limit", "Requests that a backend is given at once; moves where `limits.adaptive` is set",
             "sum", "backend",

@@ -5,13 +5,17 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
+from collections import Counter as Counted
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
 from prometheus_client import Counter, Gauge, Histogram
 
 Labels = tuple[str, ...]
+_FEW = 40
+"""Fewer observations than that are sorted into buckets one by one."""
 
 
 class Tally:
@@ -38,12 +42,6 @@ class Tally:
         (self.metric.labels(*labels) if labels else self.metric).inc(amount)
 
 
-@dataclass(slots=True)
-class _Seen:
-    counts: list[int]
-    total: float = 0.0
-
-
 class Exemplar(NamedTuple):
     """A request that fell into a bucket, by its trace."""
 
@@ -59,18 +57,17 @@ class Distribution:
     metric: Histogram
     bounds: Sequence[float]  # of its buckets, ascending, without the last, which has none
     exemplars: dict[tuple[Labels, int], Exemplar] = field(default_factory=dict)  # by labels and bucket, the latest
-    _pending: dict[Labels, _Seen] = field(default_factory=dict)
+    _pending: dict[Labels, list[float]] = field(default_factory=dict)
 
     def observe(self, labels: Labels, value: float) -> None:
-        self.observe_all(labels, (value,))
-
-    def observe_all(self, labels: Labels, values: Iterable[float]) -> None:
         seen = self._pending.get(labels)
         if seen is None:
-            seen = self._pending[labels] = _Seen([0] * (len(self.bounds) + 1))
-        for value in values:
-            seen.counts[bisect_left(self.bounds, value)] += 1
-            seen.total += value
+            self._pending[labels] = [value]
+        else:
+            seen.append(value)
+
+    def observe_all(self, labels: Labels, values: Sequence[float]) -> None:
+        self._pending.setdefault(labels, []).extend(values)
 
     def exemplify(self, labels: Labels, value: float, trace_id: str) -> None:
         self.exemplars[labels, bisect_left(self.bounds, value)] = Exemplar(trace_id, value, time.time())
@@ -79,9 +76,15 @@ class Distribution:
         """Hand over what has come together. (prometheus-client has no way to add several observations at once, so this
         does what its `observe` does, by the numbers that it keeps; a test holds the two together.)"""
         pending, self._pending = self._pending, {}
-        for labels, seen in pending.items():
+        for labels, values in pending.items():
             child = self.metric.labels(*labels) if labels else self.metric
-            child._sum.inc(seen.total)
-            for bucket, count in zip(child._buckets, seen.counts, strict=True):
-                if count:
-                    bucket.inc(count)
+            child._sum.inc(sum(values))
+            for bucket, count in self._counted(values):
+                child._buckets[bucket].inc(count)
+
+    def _counted(self, values: Sequence[float]) -> Iterable[tuple[int, int]]:
+        """How many lie in which bucket, of those that hold any."""
+        if len(values) < _FEW:
+            return Counted(bisect_left(self.bounds, value) for value in values).items()
+        counts = np.bincount(np.searchsorted(self.bounds, values)).tolist()
+        return [(bucket, count) for bucket, count in enumerate(counts) if count]

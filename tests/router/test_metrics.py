@@ -91,6 +91,9 @@ def test_what_should_stay_at_0_is_there_from_the_start(start_router):
         ("pointsman_cost_usd_total", {"backend": "edge", "tier": "edge", "model": "chat", "purpose": "answer"}),
         ("pointsman_ejections_total", {"backend": "edge"}),
         ("pointsman_slo_requests_total", {"rule": "quick", "met": "false"}),
+        ("pointsman_attempts_total", {"backend": "edge", "tier": "edge", "kind": "hedge", "outcome": "ok"}),
+        ("pointsman_attempts_total", {"backend": "edge", "tier": "edge", "kind": "first", "outcome": "unreachable"}),
+        ("pointsman_tenant_requests_total", {"tenant": "anonymous", "outcome": "upstream_error"}),
         ("pointsman_decision_log_dropped_total", {}),
     ]:
         assert found[name, frozenset(labels.items())] == 0, name

@@ -160,9 +160,13 @@ def test_masking_takes_linear_time(router):
     import time
 
     def seconds(n):
-        began = time.monotonic()
-        assert router.chat("[A_1] a@b.co " * n).status == 200
-        return time.monotonic() - began
+        """The best of three: whatever else the machine does only adds."""
+        taken = []
+        for _ in range(3):
+            began = time.monotonic()
+            assert router.chat("[A_1] a@b.co " * n).status == 200
+            taken.append(time.monotonic() - began)
+        return min(taken)
 
     seconds(100)
     assert seconds(8000) < 16 * max(seconds(1000), 0.02), "eight times the text; the square would be sixty-four times"

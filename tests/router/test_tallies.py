@@ -33,6 +33,8 @@ def test_the_same_numbers_come_out(batches):
             counts.add((label,), amount)
             levels.add((label,), 1 - amount)
             times.observe((label,), amount)
+        many = [amount for _, amount in batch] * 20  # enough to be sorted in one go
+        times.observe_all(("c",), many)
         for one in (counts, levels, times):
             one.fold()
     plain, counter, gauge, histogram = made()
@@ -40,6 +42,10 @@ def test_the_same_numbers_come_out(batches):
         counter.labels(label).inc(amount)
         gauge.labels(label).inc(1 - amount)
         histogram.labels(label).observe(amount)
+        for _ in range(20):
+            histogram.labels("c").observe(amount)
+    if batches:
+        histogram.labels("c")
     found, wanted = (
         {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in generate_latest(one).decode().splitlines()
          if not line.startswith("#")}

@@ -20,8 +20,8 @@ from upstream import Answers, upstream
 
 from backends.oip_codec import HEADER_LENGTH, encode_request
 from backends.tensors import InferRequest, Tensor
-from router import tracing
 from router.demo.processes import free_port
+from router.telemetry import tracing
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 TRACEPARENT = f"00-{TRACE}-{PARENT}-01"
@@ -549,3 +549,15 @@ def test_the_collectors_key_comes_from_the_environment_and_is_told_nowhere(start
     found.trace(1)
     assert found.headers[0]["api-key"] == "sk-collector-4711"
     assert "sk-collector-4711" not in caplog.text
+
+
+def test_exemplars_of_the_metrics_lead_to_the_trace(start):
+    router = start()
+    router.chat(headers={"traceparent": TRACEPARENT})
+    router.chat(headers={"traceparent": TRACEPARENT.replace("-01", "-00").replace("4bf9", "5cf0")})  # not sampled
+    accept = {"accept": "application/openmetrics-text;version=1.0.0"}
+    text = router.call("GET", "/metrics", headers=accept, admin=True).body.decode()
+    shown = [
+        line for line in text.splitlines() if line.startswith("pointsman_request_seconds_bucket") and " # " in line
+    ]
+    assert [re.search(r'trace_id="(\w+)"', line)[1] for line in shown] == [TRACE]
