@@ -27,10 +27,12 @@ class TestFile:
 
 
 def test_files(paths: Iterable[Path]) -> Iterator[Path]:
-    """Files as given; of a folder its *_test.yaml, and those of the folders in it."""
+    """Files as given; of a folder its *_test.yaml, and those of the folders in it. Not of folders that
+    begin with a dot: in a mounted ConfigMap they hold what the files beside them are links to."""
     for path in paths:
         if path.is_dir():
-            yield from sorted(p for p in path.rglob("*_test.y*ml") if is_test(p))
+            found = sorted(p for p in path.rglob("*_test.y*ml") if is_test(p))
+            yield from (p for p in found if not any(part.startswith(".") for part in p.relative_to(path).parts[:-1]))
         else:
             yield path
 

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-COPIED = ("policies", "backends", "router", "dashboards", "tests", "configs", "docs", "pyproject.toml", "README.md")
+COPIED = (
+    "policies", "backends", "router", "dashboards", "tests", "configs", "docs", "helm", "pyproject.toml", "README.md",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -282,6 +284,57 @@ MUTANTS = (
         "tests/backends/test_batching.py",
     ),
     Mutant(
+        "the chart", "a host without addresses is left out in silence", "helm/pointsman/templates/_network.tpl",
+        "{{- if .missing -}}",
+        "{{- if false -}}",
+        "tests/helm/test_chart_network.py",
+    ),
+    Mutant(
+        "the chart", "an address stands for its neighbours", "helm/pointsman/templates/_network.tpl",
+        'printf "%s/32" $host',
+        'printf "%s/24" $host',
+        "tests/helm/test_chart_network.py",
+    ),
+    Mutant(
+        "the chart", "the root file system can be written", "helm/pointsman/templates/_pod.tpl",
+        "readOnlyRootFilesystem: true",
+        "readOnlyRootFilesystem: false",
+        "tests/helm/test_chart_security.py",
+    ),
+    Mutant(
+        "the chart", "models are given the keys", "helm/pointsman/templates/rayservice.yaml",
+        '{{- include "pointsman.plainEnv" $ | nindent 18 }}',
+        '{{- include "pointsman.env" $ | nindent 18 }}',
+        "tests/helm/test_chart_security.py",
+    ),
+    Mutant(
+        "the chart", "files are mounted so that changes never arrive", "helm/pointsman/templates/_pod.tpl",
+        "- {name: config, mountPath: /etc/pointsman, readOnly: true}",
+        "- {name: config, mountPath: /etc/pointsman/a, subPath: a}",
+        "tests/helm/test_chart_templates.py",
+    ),
+    Mutant(
+        "the chart", "the hidden folder of a mounted ConfigMap is read", "router/policytests.py",
+        'if not any(part.startswith(".")',
+        'if not any(part.startswith("?")',
+        "tests/router/test_cli_tools.py",
+    ),
+    Mutant(
+        "an end loses no request", "what the kernel has accepted ends with the socket", "router/http/server.py",
+        "waiting.append(self._sock.accept()[0])", "break",
+        "tests/router/test_drain.py",
+    ),
+    Mutant(
+        "an end loses no request", "clients are not told to come back elsewhere", "router/http/connection.py",
+        " and not self._server.last", "",
+        "tests/router/test_drain.py",
+    ),
+    Mutant(
+        "an end loses no request", "the listener closes at once", "router/server.py",
+        "return max(self._service.settings.drain_delay_s - passed, 0.0)", "return 0.0",
+        "tests/router/test_pod_end.py",
+    ),
+    Mutant(
         "telemetry", "a model's name is a label as the caller wrote it", "router/progress.py",
         "            model = parsed.model if parsed.model in policy.model_names else UNKNOWN_MODEL",
         "            model = parsed.model",
@@ -303,21 +356,6 @@ MUTANTS = (
         "telemetry", "what a reload took away is shown on", "router/telemetry/exposition.py",
         "[sample for sample in family.samples if sample.value == sample.value]", "list(family.samples)",
         "tests/router/test_metrics.py",
-    ),
-    Mutant(
-        "an end loses no request", "what the kernel has accepted ends with the socket", "router/http/server.py",
-        "waiting.append(self._sock.accept()[0])", "break",
-        "tests/router/test_drain.py",
-    ),
-    Mutant(
-        "an end loses no request", "clients are not told to come back elsewhere", "router/http/connection.py",
-        " and not self._server.last", "",
-        "tests/router/test_drain.py",
-    ),
-    Mutant(
-        "an end loses no request", "the listener closes at once", "router/server.py",
-        "return max(self._service.settings.drain_delay_s - passed, 0.0)", "return 0.0",
-        "tests/router/test_pod_end.py",
     ),
 )  # fmt: skip
 

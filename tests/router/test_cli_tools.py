@@ -46,6 +46,18 @@ def test_good_tests(folder, capsys):
     assert out.endswith("2 passed, 0 failed\n")
 
 
+def test_the_tests_of_a_mounted_config_map_are_run_once(folder, capsys):
+    """Kubernetes mounts one as links to a hidden folder beside them."""
+    hidden = folder / "..2026_01_01"
+    hidden.mkdir()
+    for file in list(folder.glob("*.yaml")):
+        file.rename(hidden / file.name)
+        file.symlink_to(hidden / file.name)
+    status, out, _ = run(capsys, "test", folder)
+    assert (status, out.count("..2026")) == (0, 0)
+    assert out.endswith("2 passed, 0 failed\n")
+
+
 def test_a_failure_says_what_where_and_why(folder, capsys):
     (folder / "policy_test.yaml").write_text(TESTS.replace("backend: edge", "backend: cloud"))
     status, out, _ = run(capsys, "test", folder)
