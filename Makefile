@@ -44,7 +44,7 @@ types: setup
 	$(BIN)/mypy
 
 unit: setup
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 2 --dist loadfile
 
 mutants: setup  ## take out one guard at a time: the tests must notice each (about three minutes)
 	$(BIN)/python tests/mutants.py

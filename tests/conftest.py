@@ -38,13 +38,28 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several workers (`-n`): the tests of a file go to one, since they share servers, and so do all those that
-    start many processes, which would be in each other's way."""
-    for item in items:
-        heavy = any(item.get_closest_marker(name) for name in ("ray", "models", "prometheus", "processes"))
-        item.add_marker(pytest.mark.xdist_group("heavy" if heavy else str(item.path)))
+HEAVY = (
+    "tests/chaos/", "tests/helm/test_chart_ray.py", "tests/prometheus/test_live.py", "tests/router/test_ray_",
+    "tests/router/test_serve_config.py", "tests/router/demo/test_demo_end_to_end.py",
+)  # fmt: skip
+"""Tests that start many processes, or measure under load: two of them at once would be in each other's way."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With several workers (`-n 2 --dist loadfile`) one takes all the heavy files, first, and the others the rest."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "heavy" if nodeid.startswith(HEAVY) else str(super()._split_scope(nodeid))
+
+        def _assign_work_unit(self, node: Any) -> None:
+            if "heavy" in self.workqueue:
+                self.workqueue.move_to_end("heavy", last=False)
+            super()._assign_work_unit(node)
+
+    return Scheduling(config, log)
 
 
 def compile_text(text: str, env: dict[str, str] | None = None) -> CompiledPolicy:

@@ -21,10 +21,7 @@ from tests.chaos.load import Asked, Mix, Outcome, by_code, drive, run
 from tests.chaos.world import World
 from tests.processes import soon
 
-pytestmark = [
-    pytest.mark.processes,
-    pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc"),
-]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 
 AT_ONCE = tuple(
     kind for kind in faults.ALL if kind not in ("stop", "hang", "slow_head", "slow_body", "length_too_long_open")

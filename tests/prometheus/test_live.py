@@ -14,7 +14,7 @@ from tests.prometheus import checks
 from tests.prometheus.fleet import Fleet
 from tests.prometheus.server import MISSING, Prometheus
 
-pytestmark = [pytest.mark.prometheus, pytest.mark.skipif(bool(MISSING), reason=MISSING)]
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=MISSING)
 
 LOAD_S = 22
 AT_REST = {
