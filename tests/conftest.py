@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import json
 import textwrap
@@ -175,7 +176,8 @@ class Router:
     def stop(self) -> None:
         """Begin to stop; `join` waits for the end of it."""
         if self._thread.is_alive():
-            self.loop.call_soon_threadsafe(self._stop.set)
+            with contextlib.suppress(RuntimeError):  # it has come to its end just now
+                self.loop.call_soon_threadsafe(self._stop.set)
 
     def join(self) -> None:
         self._thread.join(20)

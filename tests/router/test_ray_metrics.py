@@ -103,6 +103,14 @@ def test_a_replica_that_is_killed_at_work_has_counted_every_answer_that_it_gave(
         assert soon(lambda asked=asked: load.answered > asked + 200, within_s=30)
         os.kill(sorted(served.serving())[0], signal.SIGKILL)
     load.stop()
+    assert soon(lambda: _answers(served), within_s=20), "another takes the admin port"
     counted = served.sum("pointsman_requests_total") - before
     assert load.answered <= counted <= load.answered + load.broken
     assert load.broken < 100
+
+
+def _answers(served):
+    try:
+        return served.call("GET", "/healthz", admin=True)[0] == 200
+    except OSError:
+        return False
