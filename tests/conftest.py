@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import http.client
 import json
+import signal
 import textwrap
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -44,6 +45,12 @@ HEAVY = (
     "tests/router/test_serve_config.py", "tests/router/demo/test_demo_end_to_end.py",
 )  # fmt: skip
 """Tests that start many processes, or measure under load: two of them at once would be in each other's way."""
+
+
+def pytest_configure() -> None:
+    """Workers ignore Ctrl-C, and so would every process that their tests start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)
