@@ -47,8 +47,9 @@ HEAVY = (
 """Tests that start many processes, or measure under load: two of them at once would be in each other's way."""
 
 
-def pytest_configure() -> None:
-    """Workers ignore Ctrl-C, and so would every process that their tests start."""
+@pytest.fixture(autouse=True)
+def hears_ctrl_c() -> None:
+    """The demo ignores it while it stops; where that ran in this process, every process started later would, too."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
