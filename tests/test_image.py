@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 
 from tests.image.prove import context, instructions
-from tools.image_requirements import CLOSURE, blocks, closure
+from tools.image_requirements import CLOSURE, blocks, closure, strip
 
 DOCKERFILE = instructions((ROOT / "Dockerfile").read_text())
 
@@ -62,3 +62,13 @@ def test_what_is_copied_gets_through_dockerignore_and_nothing_else_does(tmp_path
     assert not (tmp_path / "router" / "demo").exists()
     assert not list(tmp_path.rglob("*.pyc"))
     assert (tmp_path / "router" / "engines" / "ray" / "application.py").is_file()
+
+
+def test_what_is_stripped_leaves_nothing_that_looks_for_it(tmp_path):
+    packages = tmp_path / "lib" / "python3.12" / "site-packages"
+    (packages / "_distutils_hack").mkdir(parents=True)
+    (packages / "distutils-precedence.pth").write_text("import _distutils_hack\n")
+    (packages / "router" / "cli").mkdir(parents=True)
+    (tmp_path / "bin").mkdir()
+    strip(tmp_path, torch=False)
+    assert sorted(one.name for one in packages.iterdir()) == ["router"]

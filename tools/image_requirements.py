@@ -107,6 +107,8 @@ def strip(root: Path, torch: bool) -> None:
         if "/" not in name:
             for info in packages.glob(f"{name}-*.dist-info"):
                 shutil.rmtree(info)
+        if name == "_distutils_hack":  # it would be looked for, and missed aloud, at every start
+            (packages / "distutils-precedence.pth").unlink(missing_ok=True)
     for tests in [*packages.glob("*/tests"), *packages.glob("*/test")]:
         if tests.parent.name not in ("torch", "ray"):  # these import theirs
             shutil.rmtree(tests)
