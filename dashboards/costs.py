@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from grafana_foundation_sdk.builders import bargauge
 from grafana_foundation_sdk.models import dashboard as models
 
 from dashboards.board import BACKENDS, COSTS, TENANTS, board
@@ -60,6 +61,18 @@ _PLACE = ("backend", "tier", "model")
 def _an_answer(usd: str) -> str:
     """Of each backend that is paid by the hour and was asked at all."""
     return f"{usd} / ({_CALLS} > 0) and on (backend) ({_reserved('backend')} > 0)"
+
+
+def budgets_left(description: str) -> bargauge.Panel:
+    """On this dashboard and on that of tenants."""
+    return bars(
+        "How much of each budget and limit is left?",
+        description,
+        RATIO,
+        Query(LEFT, "{{quota}} {{unit}}"),
+        steps=((None, "red"), (0.1, "orange"), (0.3, "green")),
+        most=1,
+    )
 
 
 def dashboard() -> models.Dashboard:
@@ -256,14 +269,7 @@ _CARBON = [
 ]  # fmt: skip
 
 _BUDGETS = [
-    bars(
-        "How much of each budget and limit is left?",
-        "Of its cap; where it has keys (tenants, models), of the one that has least.",
-        RATIO,
-        Query(LEFT, "{{quota}} {{unit}}"),
-        steps=((None, "red"), (0.1, "orange"), (0.3, "green")),
-        most=1,
-    ),
+    budgets_left("Of its cap; where it has keys (tenants, models), of the one that has least."),
     rows(
         "How do the budgets stand?",
         "In this period: cap, used over all keys, left, and what processes hold of it (leased).",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from grafana_foundation_sdk.builders import (
     bargauge,
@@ -21,6 +21,7 @@ from grafana_foundation_sdk.models import common as look
 from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
+P = TypeVar("P")
 SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 Steps = Sequence[tuple[float | None, str]]
 """From which value on which colour; the first begins at None."""
@@ -84,13 +85,8 @@ def lines(
     steps: Steps | None = None,
 ) -> timeseries.Panel:
     panel = (
-        timeseries.Panel()
-        .title(title)
-        .description(description)
-        .datasource(SOURCE)
+        _framed(timeseries.Panel(), title, description, span, 8)
         .unit(unit)
-        .height(8)
-        .span(span)
         .legend(common.VizLegendOptions().show_legend(True).display_mode(look.LegendDisplayMode.TABLE)
                 .placement(look.LegendPlacement.BOTTOM).calcs(["mean", "max", "lastNotNull"]))
         .tooltip(common.VizTooltipOptions().mode(look.TooltipDisplayMode.MULTI).sort(look.SortOrder.DESCENDING))
@@ -126,13 +122,8 @@ def number(
 ) -> stat.Panel:
     """One value as it is now; `filled` colours all of the panel; `names` shows legends."""
     panel = (
-        stat.Panel()
-        .title(title)
-        .description(description)
-        .datasource(SOURCE)
+        _framed(stat.Panel(), title, description, span, 4)
         .unit(unit)
-        .height(4)
-        .span(span)
         .thresholds(_steps(steps))
         .color_mode(look.BigValueColorMode.BACKGROUND if filled else look.BigValueColorMode.VALUE)
         .graph_mode(look.BigValueGraphMode.NONE)
@@ -157,13 +148,8 @@ def bars(
 ) -> bargauge.Panel:
     """A bar for each series, as it is now."""
     panel = (
-        bargauge.Panel()
-        .title(title)
-        .description(description)
-        .datasource(SOURCE)
+        _framed(bargauge.Panel(), title, description, span, 8)
         .unit(unit)
-        .height(8)
-        .span(span)
         .min(0)
         .thresholds(_steps(steps))
         .display_mode(look.BarGaugeDisplayMode.BASIC)
@@ -192,12 +178,7 @@ def rows(
     if len(columns) == 1:
         names = {"Value": columns[0].name}
     panel = (
-        table.Panel()
-        .title(title)
-        .description(description)
-        .datasource(SOURCE)
-        .height(height)
-        .span(span)
+        _framed(table.Panel(), title, description, span, height)
         .show_header(True)
         .data_links(list(links))
         .transformations([
@@ -229,12 +210,7 @@ def states(
         value: models.ValueMappingResult(text=text, color=colour) for value, (text, colour) in texts.items()
     }
     panel = (
-        statetimeline.Panel()
-        .title(title)
-        .description(description)
-        .datasource(SOURCE)
-        .height(8)
-        .span(span)
+        _framed(statetimeline.Panel(), title, description, span, 8)
         .mappings([models.ValueMap(options=shown)])
         .merge_values(True)
         .row_height(0.8)
@@ -250,12 +226,7 @@ def states(
 def heat(title: str, description: str, unit: str, query: Query, span: int = 12) -> heatmap.Panel:
     """The buckets of a histogram over time."""
     return (
-        heatmap.Panel()
-        .title(title)
-        .description(description)
-        .datasource(SOURCE)
-        .height(8)
-        .span(span)
+        _framed(heatmap.Panel(), title, description, span, 8)
         .calculate(False)
         .show_tooltip()
         .scale_distribution(common.ScaleDistributionConfig().type(look.ScaleDistribution.LINEAR))
@@ -263,6 +234,13 @@ def heat(title: str, description: str, unit: str, query: Query, span: int = 12) 
         .exemplars_color("rgba(255,0,255,0.7)")
         .with_target(_target(0, query).range().format(PromQueryFormat.HEATMAP))
     )
+
+
+def _framed(panel: P, title: str, description: str, span: int, height: int) -> P:
+    """What every panel has. (The SDK's builders have it in common, but no class that says so.)"""
+    framed: Any = panel
+    framed.title(title).description(description).datasource(SOURCE).height(height).span(span)
+    return panel
 
 
 def _target(at: int, query: Query) -> prometheus.Dataquery:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from grafana_foundation_sdk.models import dashboard as models
 
 from dashboards.board import COSTS, POLICY, TENANTS, board
-from dashboards.costs import LEFT
+from dashboards.costs import budgets_left
 from dashboards.panels import (
     PER_SECOND,
     RATIO,
@@ -137,14 +137,7 @@ _LIMITS = [
         span=8,
         links=[jump(POLICY, "Which filters remove backends")],
     ),
-    bars(
-        "How much of each budget and limit is left?",
-        "Of its cap; where it has keys, such as tenants, of the one that has least.",
-        RATIO,
-        Query(LEFT, "{{quota}} {{unit}}"),
-        steps=((None, "red"), (0.1, "orange"), (0.3, "green")),
-        most=1,
-    ),
+    budgets_left("Of its cap; where it has keys, such as tenants, of the one that has least."),
     rows(
         "Who lowered labels, from what to what?",
         "Over the time shown, by tenants that may. Each is in the decision log.",

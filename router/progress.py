@@ -48,8 +48,9 @@ class Progress:
     @property
     def broke_off(self) -> bool:
         """Whether an answer began that did not come to its end."""
-        paid = any(charge.purpose == "answer" for charge in self.bill.charges)
-        return self.first_byte is not None and self.decided is not None and not paid
+        if self.first_byte is None or self.decided is None:
+            return False
+        return not any(charge.purpose == "answer" for charge in self.bill.charges)
 
     def key(self, outcome: str, policy: CompiledPolicy) -> EndedKey:
         target = self.result.candidate.target if self.result is not None else None

@@ -12,17 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from router.decisionlog.chain import Verification, unlink
-from router.decisionlog.files import chains, lines
+from router.decisionlog.files import chains, lines, why_none
 
 _POLL_S = 0.5
 
 
 def run(arguments: argparse.Namespace) -> int:
     paths = [Path(path) for path in arguments.paths]
-    missing = [str(path) for path in paths if not path.exists()]
-    if missing or not chains(paths):
-        what = f"no such file or folder: {', '.join(missing)}" if missing else "no decision log there"
-        print(f"pointsman log: {what}", file=sys.stderr)
+    none = why_none(paths)
+    if none:
+        print(f"pointsman log: {none}", file=sys.stderr)
         return 2
     if arguments.action == "verify":
         return _verify(paths, arguments.json)

@@ -18,7 +18,7 @@ from policies.errors import ConfigurationError
 from router.cli.output import console
 from router.configuration import policy_from
 from router.decisionlog.chain import Verification, unlink
-from router.decisionlog.files import chains, lines
+from router.decisionlog.files import chains, lines, why_none
 from router.report.show import text
 from router.report.summary import Report, summed_up
 from router.report.tally import Tally
@@ -26,10 +26,9 @@ from router.report.tally import Tally
 
 def run(arguments: argparse.Namespace) -> int:
     paths = [Path(path) for path in arguments.log]
-    missing = [str(path) for path in paths if not path.exists()]
-    if missing or not chains(paths):
-        what = f"no such file or folder: {', '.join(missing)}" if missing else "no decision log there"
-        print(f"pointsman report: {what} (`pointsman serve --decision-log FOLDER` writes one)", file=sys.stderr)
+    none = why_none(paths)
+    if none:
+        print(f"pointsman report: {none} (`pointsman serve --decision-log FOLDER` writes one)", file=sys.stderr)
         return 2
     try:
         policy = policy_from([Path(path) for path in arguments.fleet], os.environ) if arguments.fleet else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 _NAME = re.compile(r"decisions-(?P<writer>.+)-(?P<seq>\d{12})\.jsonl\Z")
@@ -22,6 +22,14 @@ def chains(paths: Iterable[Path]) -> dict[str, list[Path]]:
             match = _NAME.match(file.name)
             found.setdefault(f"{file.parent}/{match['writer']}" if match else str(file), []).append(file)
     return {writer: sorted(files, key=lambda file: file.name) for writer, files in found.items()}
+
+
+def why_none(paths: Sequence[Path]) -> str:
+    """Why there is no log in these files and folders; "" where there is one."""
+    missing = [str(path) for path in paths if not path.exists()]
+    if missing:
+        return f"no such file or folder: {', '.join(missing)}"
+    return "" if chains(paths) else "no decision log there"
 
 
 def lines(files: Iterable[Path]) -> Iterator[bytes]:

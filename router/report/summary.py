@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from policies.schema import Fleet
-from router.report.tally import DIMENSIONS, NOBODY, Group, Tally
+from router.report.tally import DIMENSIONS, NOBODY, Group, Tally, nearness
 
 MOST_BUCKETS = 60
 _STEPS = (1, 5, 10, 30, 60, 180, 360, 720, 1440, 10080, 43200)  # minutes
@@ -163,11 +163,6 @@ def _quantile(ms: array[float], share: float) -> float | None:
     return float(np.quantile(np.frombuffer(ms, np.float32), share)) if ms else None
 
 
-def _nearness(tier: str) -> tuple[int, str]:
-    known = ("edge", "onprem", "cloud")
-    return (known.index(tier) if tier in known else len(known)), tier
-
-
 def _own(tally: Tally, fleet: Fleet, hours: float) -> list[OwnHardware]:
     found = []
     for spec in fleet.backends:
@@ -216,7 +211,7 @@ def _series(tally: Tally, begin: float) -> Series:
     return Series(
         step * 60,
         tuple(float((first + i) * step * 60) for i in range(count)),
-        {tier: tuple(tiers[tier]) for tier in sorted(tiers, key=_nearness)},
+        {tier: tuple(tiers[tier]) for tier in sorted(tiers, key=nearness)},
         tuple(marginal),
         tuple(baseline),
     )

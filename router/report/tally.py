@@ -9,8 +9,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 DIMENSIONS = ("tenant", "model", "tier", "backend", "rule")
+TIERS = ("edge", "onprem", "cloud")
+"""From near to far."""
 NOBODY = "-"
 """Stands for the backend and tier of requests that none answered."""
+
+
+def nearness(tier: str) -> tuple[int, str]:
+    """To sort tiers by: the nearest first, what is none last."""
+    return (TIERS.index(tier) if tier in TIERS else len(TIERS)), tier
 
 
 @dataclass(slots=True)

@@ -12,9 +12,9 @@ from policies.types import Decision
 from router.telemetry.energy import MeasuredEnergy
 from router.telemetry.metrics import Metrics
 
-SERVICE_FAULTS = frozenset({"overloaded", "unavailable", "deadline", "upstream_error", "stream_broken", "internal"})
+SERVICE_FAULTS = ("overloaded", "unavailable", "deadline", "upstream_error", "stream_broken", "internal")
 """Outcomes that count against an objective. All others but "ok" are the caller's doing, or what the policy wants."""
-_OPERATIONS = {
+OPERATIONS = {
     "chat": "chat",
     "completion": "text_completion",
     "embedding": "embeddings",
@@ -187,7 +187,7 @@ class Accounts:
             metrics.tenant_cost_usd.add((key.tenant,), group.cost_usd)
             metrics.tenant_tokens.add((key.tenant, "in"), group.tokens_in)
             metrics.tenant_tokens.add((key.tenant, "out"), group.tokens_out)
-        operation = _OPERATIONS.get(key.task)
+        operation = OPERATIONS.get(key.task)
         if operation is not None:
             gen_ai = operation, key.backend, key.model
             metrics.gen_ai_duration.observe_all((*gen_ai, "" if ok else key.outcome), group.seconds)

@@ -33,7 +33,9 @@ from router import __version__
 from router.attempts import Step
 from router.decisionlog.record import shown_model
 from router.identity import RawHeaders
+from router.telemetry.accounts import OPERATIONS
 from router.telemetry.trail import Ended
+from router.wire.openai import TASKS
 
 log = logging.getLogger("pointsman")
 
@@ -48,12 +50,6 @@ _LAST_S = 2.0
 _MAX_STATE = 512
 _MAX_KNOWN = 1024
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
-_OPERATIONS = {
-    "/v1/chat/completions": "chat",
-    "/v1/completions": "text_completion",
-    "/v1/embeddings": "embeddings",
-}
-"""By path; everything else is a tensor model's, for which the conventions have no name."""
 _PORTS = {"http": 80, "https": 443}
 _OURS = frozenset({"stream_broken", "cancelled", "internal"})
 """Outcomes that are errors of the exchange whatever the status was."""
@@ -311,7 +307,7 @@ def _carried(call: Call, span: trace.Span, state: str) -> Call:
 
 
 def _facts(spec: BackendSpec, target: Target, model: str, path: str) -> tuple[str, Mapping[str, Any]]:
-    operation = _OPERATIONS.get(path, "infer")
+    operation = OPERATIONS.get(TASKS.get(path, ""), "infer")  # of tensors: the conventions have no name
     facts: dict[str, Any] = {
         "gen_ai.operation.name": operation,
         "gen_ai.provider.name": spec.protocol,  # who it really is, we do not know: an OpenAI API is spoken by many

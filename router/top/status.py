@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from router.report.tally import TIERS, nearness
+from router.telemetry.accounts import SERVICE_FAULTS
 from router.top.readings import Between, Reading
-
-_TIERS = ("edge", "onprem", "cloud")
-_SERVICE_ERRORS = ("overloaded", "unavailable", "deadline", "upstream_error", "stream_broken", "internal")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +65,7 @@ class Status:
 def status(between: Between) -> Status:
     now, rate = between.after, between.rate
     requests = "pointsman_requests_total"
-    answers = {tier: between.rise(requests, tier=tier, outcome="ok") for tier in _TIERS}
+    answers = {tier: between.rise(requests, tier=tier, outcome="ok") for tier in TIERS}
     all_answers = sum(answers.values())
     overhead = between.quantile(0.5, "pointsman_overhead_seconds")
     reserved = now.total("pointsman_reserved_usd_per_hour")
@@ -74,7 +73,7 @@ def status(between: Between) -> Status:
         next((found["version"] for found, _ in now.series("pointsman_build_info")), "?"),
         next((found["digest"] for found, _ in now.series("pointsman_policy_info")), "?"),
         rate(requests),
-        sum(rate(requests, outcome=one) for one in _SERVICE_ERRORS),
+        sum(rate(requests, outcome=one) for one in SERVICE_FAULTS),
         rate(requests, outcome="refused"),
         _ms(between.quantile(0.5, "pointsman_request_seconds")),
         _ms(between.quantile(0.95, "pointsman_request_seconds")),
@@ -98,7 +97,7 @@ def _ms(seconds: float | None) -> float | None:
 def _backends(between: Between) -> list[BackendRow]:
     now, rows = between.after, []
     places = [(found["tier"], found["backend"]) for found, _ in now.series("pointsman_backend_available")]
-    for tier, backend in sorted(places, key=lambda one: (_TIERS.index(one[0]) if one[0] in _TIERS else 9, one[1])):
+    for tier, backend in sorted(places, key=lambda one: (nearness(one[0]), one[1])):
         calls = between.rate("pointsman_attempts_total", backend=backend)
         good = between.rate("pointsman_attempts_total", backend=backend, outcome="ok")
         given_up = between.rate("pointsman_attempts_total", backend=backend, outcome="cancelled")
