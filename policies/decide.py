@@ -74,6 +74,7 @@ def decide(request: Request, snapshot: Snapshot, policy: CompiledPolicy, seed: i
         rule.fallback.resume,
         rule.slo,
         rule.fallback.retry_share,
+        plan.baselines,
     )
 
 

@@ -199,6 +199,7 @@ class Decision(Value, frozen=True, gc=False):
     resume: bool = False  # whether a stream that breaks is gone on with elsewhere
     slo: Slo | None = None  # the objective of the rule
     retry_share: float = 0.0  # most further attempts at backends that have failed, as a share of requests
+    baselines: tuple[Target, ...] = ()  # one of which would have answered, were everything in the cloud
 
     @property
     def chosen(self) -> Candidate | None:

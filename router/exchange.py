@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import time
 from collections.abc import Callable
@@ -28,7 +27,7 @@ from router.progress import Progress
 from router.restore import RestoredStream, restore_body
 from router.resume import ResumedStream
 from router.service import Service
-from router.telemetry.accounts import EndedKey
+from router.telemetry.accounts import Account
 from router.telemetry.logs import tell
 from router.telemetry.trail import CURRENT, Trail
 from router.wire import oip, openai
@@ -80,7 +79,8 @@ class Exchange:
         self._at = Progress(wire.route, now, now)
         self.trail = Trail()
         self._told_to_end = False
-        self._key: EndedKey | None = None  # how it ended, once that is counted
+        self._account: Account | None = None  # of those that ended like it, once it is counted
+        self._over = 0.0  # when it was
 
     async def run(self) -> None:
         self._service.exchanges.add(self)
@@ -105,7 +105,7 @@ class Exchange:
                 result.lease.release()
                 decided = self._at.decided
                 if self._at.broke_off and decided is not None:
-                    self._service.billing.broke_off(self._live, decided, result, self._at.bill, self._at.counted())
+                    self._at.bill.broke_off(self._live, decided, result, self._at.counted())
             self._conclude(outcome)
             if self._used is not None:
                 self._used.leave()
@@ -188,16 +188,16 @@ class Exchange:
         return Call(parsed.model, parsed.path, sent, parsed.stream, None, request.id, twice, label)
 
     def _whole(self, decided: Decided, parsed: Parsed, result: Result) -> tuple[bytes, str]:
-        answer, billing = result.answer, self._service.billing
+        answer, bill = result.answer, self._at.bill
         counted = Counted(answer.usage)
         self._at.usage = answer.usage
         try:
             body, head = self._rendered(parsed, answer)
         except BaseException:  # it has to be paid for, though nobody can use it
-            billing.broke_off(self._live, decided, result, self._at.bill, counted)
+            bill.broke_off(self._live, decided, result, counted)
             raise
-        billing.finished(self._live, decided, result, self._at.bill, counted)
-        return body, head + self._head(self._at.bill.usd)
+        bill.finished(self._live, decided, result, counted)
+        return body, head + self._head(bill.usd)
 
     def _rendered(self, parsed: Parsed, answer: Answer) -> tuple[bytes, str]:
         head = JSON
@@ -216,7 +216,7 @@ class Exchange:
         chunks, target = result.answer.chunks, result.candidate.target
         assert chunks is not None
         try:
-            estimate = self._service.billing.expected_usd(decided, result.candidate, self._at.bill)
+            estimate = self._at.bill.expected_usd(decided, result.candidate)
             http, idle_s = self._request, self._service.settings.client_idle_s
             http.begin(f"content-type: text/event-stream\r\ncache-control: no-cache\r\n{self._head(estimate)}")
             now = self._at.first_byte = time.monotonic()
@@ -236,7 +236,7 @@ class Exchange:
             if isinstance(chunks, RestoredStream):
                 self._service.metrics.unrestored.inc(chunks.unrestored)
             result = self._at.result or result  # another, where it was gone on with
-            self._service.billing.finished(self._live, decided, result, self._at.bill, self._at.counted())
+            self._at.bill.finished(self._live, decided, result, self._at.counted())
         except BackendError:
             self._live.stream_broke(self._at.result or result)
             raise
@@ -264,7 +264,7 @@ class Exchange:
         self._live.stream_broke(broken)
         broken.step.outcome = "broken"
         counted = self._at.counted()
-        self._service.billing.broke_off(self._live, decided, broken, self._at.bill, counted)
+        self._at.bill.broke_off(self._live, decided, broken, counted)
         self._at.before += counted.tokens_out
         self._at.events, self._at.usage = 0, None
         broken.lease.release()
@@ -294,35 +294,33 @@ class Exchange:
             )
         return head if cost is None else f"{head}x-pointsman-cost-usd: {cost:.9f}\r\n"
 
-    def _count(self, outcome: str) -> EndedKey:
+    def _count(self, outcome: str) -> Account:
         """Count how it ends, once, before the last byte of the answer leaves: so that a process that is killed has
         counted every request that was answered."""
-        if self._key is None:
-            self._key = self._at.key(outcome, self._live.policy)
-            self._service.accounts.count(self._key)
-        return self._key
+        if self._account is None:
+            self._account = self._service.accounts.count(self._at.key(outcome, self._live.policy))
+        return self._account
 
     def _conclude(self, outcome: str) -> None:
         """It is over: free what it has reserved, end its span. The rest is told a moment later."""
-        key, now, at = self._count(outcome), time.monotonic(), self._at
-        if at.decided is not None:
+        account, at = self._account or self._count(outcome), self._at
+        self._over = now = time.monotonic()
+        if at.decided is not None and at.decided.decision.quotas:
             self._live.ledger.release(at.decided.id)
-        if self.trail.trace_id is not None or log.isEnabledFor(logging.INFO):
-            ended = at.ended(key, self._request.status, now)
+        if self.trail.span is not None or log.isEnabledFor(logging.INFO):
+            ended = at.ended(account.key, self._request.status, now)
             if self.trail.span is not None:  # one that is not sampled has nothing to tell
                 self.trail.span.end(ended)
             tell(ended, self.trail)
-        self._service.endings.put(functools.partial(self._tell, key, now))
+        self._service.endings.put(self._tell)
 
-    def _tell(self, key: EndedKey, now: float) -> None:
+    def _tell(self) -> None:
         """Metrics and the record."""
-        at, service, baseline = self._at, self._service, None
-        if at.decided is not None and key.outcome == "ok":
-            baseline = service.billing.baseline_usd(at.decided, at.bill)
-        met = at.slo_met(key.outcome, now)
-        service.accounts.ended(key, at.measured(now, met, baseline, self.trail.trace_id))
+        at, service, account, now = self._at, self._service, self._account, self._over
+        assert account is not None
+        outcome = at.outcome(account.key.outcome, now)
+        service.accounts.ended(account, outcome, at.overhead_s(now), at.per_token_s(now), self.trail.trace_id)
         if at.decided is not None and at.parsed is not None:
-            outcome = at.outcome(key.outcome, now, met, baseline)
             service.concluded(self._live, at.decided, outcome, at.parsed, at.hints)
 
 

@@ -12,7 +12,7 @@ from router.billing import Bill, Counted
 from router.decisionlog.record import UNKNOWN_MODEL, Decided, Outcome
 from router.hints import NO_HINTS, Hints
 from router.requests import Masked
-from router.telemetry.accounts import EndedKey, Measured, slo_met
+from router.telemetry.accounts import EndedKey, slo_met
 from router.telemetry.trail import Ended
 from router.wire.parsed import Parsed
 
@@ -52,13 +52,14 @@ class Progress:
             return False
         return not any(charge.purpose == "answer" for charge in self.bill.charges)
 
-    def key(self, outcome: str, policy: CompiledPolicy) -> EndedKey:
+    def key(self, outcome: str, policy: CompiledPolicy) -> tuple[str, ...]:
+        """The parts of an `EndedKey`."""
         target = self.result.candidate.target if self.result is not None else None
         parsed, task, model, route = self.parsed, "", "", ""
         if parsed is not None:
             task, route = parsed.task, self.route
             model = parsed.model if parsed.model in policy.model_names else UNKNOWN_MODEL
-        return EndedKey(
+        return (
             route,
             task,
             model,
@@ -83,35 +84,41 @@ class Progress:
             there = max(there, *(step.began + step.ms / 1000 for step in self.steps))
         return max(now - there, 0.0)
 
-    def measured(self, now: float, met: bool | None, baseline_usd: float | None, trace_id: str | None) -> Measured:
-        overhead_s = first_s = per_token_s = None
-        if self.result is not None and self.steps:
-            # Until the first attempt, and from the answer on; of a stream, to its first byte.
-            after_s = self.since_backends(self.result, now) if self.first_byte is None else self.relayed_s
-            overhead_s = self.steps[0].began - self.read + after_s
-        if self.first_byte is not None:
-            first_s = self.first_byte - self.arrived
-            tokens = self.before + (self.usage.tokens_out if self.usage else self.events)
-            per_token_s = (now - self.first_byte) / (tokens - 1) if tokens > 1 else None
-        took = now - self.arrived
-        return Measured(took, overhead_s, first_s, per_token_s, met, self.bill.charges, baseline_usd, trace_id)
+    def overhead_s(self, now: float) -> float | None:
+        """What the router itself took: until the first attempt, and from the answer on; of a stream, to its first
+        byte."""
+        if self.result is None or not self.steps:
+            return None
+        after_s = self.since_backends(self.result, now) if self.first_byte is None else self.relayed_s
+        return self.steps[0].began - self.read + after_s
 
-    def outcome(self, outcome: str, now: float, met: bool | None, baseline_usd: float | None) -> Outcome:
-        """For the decision log."""
-        result, usage, first_byte = self.result, self.usage, self.first_byte
+    def per_token_s(self, now: float) -> float | None:
+        """Of a stream, after its first."""
+        if self.first_byte is None:
+            return None
+        tokens = self.before + (self.usage.tokens_out if self.usage else self.events)
+        return (now - self.first_byte) / (tokens - 1) if tokens > 1 else None
+
+    def outcome(self, outcome: str, now: float) -> Outcome:
+        """How it ended."""
+        result, usage, first_byte, bill = self.result, self.usage, self.first_byte, self.bill
+        told_in, told_out = (None, None) if usage is None else usage
+        baseline = None
+        if self.decided is not None and outcome == "ok":
+            baseline = bill.baseline_usd(self.decided)
         return Outcome(
-            outcome=outcome,
-            backend=result.candidate.target.backend if result is not None else None,
-            attempts=result.attempts if result is not None else 0,
-            steps=[one.told() for one in self.steps] if len(self.steps) > 1 else None,
-            ms=(now - self.arrived) * 1000,
-            ttft_ms=(first_byte - self.arrived) * 1000 if first_byte is not None else None,
-            tokens_in=usage.tokens_in if usage else None,
-            tokens_out=usage.tokens_out if usage else None,
-            cost_usd=self.bill.usd if self.bill.charges else None,
-            charges=self.bill.charges or None,
-            baseline_usd=baseline_usd,
-            slo_met=met,
+            outcome,
+            0 if result is None else result.attempts,
+            (now - self.arrived) * 1000,
+            None if result is None else result.candidate.target.backend,
+            None if first_byte is None else (first_byte - self.arrived) * 1000,
+            told_in,
+            told_out,
+            bill.usd if bill.charges else None,
+            [one.told() for one in self.steps] if len(self.steps) > 1 else None,
+            bill.charges or None,
+            baseline,
+            self.slo_met(outcome, now),
         )
 
     def ended(self, key: EndedKey, status: int, now: float) -> Ended:

@@ -22,7 +22,7 @@ from policies.decide import decide
 from policies.errors import ConfigurationError
 from policies.tenants import ANONYMOUS, Tenant
 from router.attempts import Ask, Result, Step
-from router.billing import Bill, Billing, Counted
+from router.billing import Bill, Counted
 from router.candidate import Comparisons, Told
 from router.configuration import Configuration
 from router.decisionlog.record import Decided, Outcome, as_record
@@ -53,6 +53,7 @@ from router.wire.parsed import Parsed
 
 log = logging.getLogger("pointsman")
 
+_ENCODER = msgspec.json.Encoder()
 _FOLD_S = 0.25
 _RETIRE_S = 300.0
 """How long requests under a configuration that has been replaced may keep its backends open."""
@@ -86,7 +87,6 @@ class Service:
         self.metrics = Metrics()
         self.energy = MeasuredEnergy(self.metrics, self.settings.replicas)
         self.accounts = Accounts(self.metrics, self.energy)
-        self.billing = Billing(self.accounts)
         self.gauges = Gauges(self.metrics)
         self._builders, self._loader, self._writer = builders, loader, writer
         if central is None and self.settings.ledger is not None:
@@ -95,7 +95,7 @@ class Service:
         self.leases = Leases(central, replica, self.metrics.ledger_errors.inc)
         self.live = Live(configuration, self.metrics, builders, self.settings.probe_interval_s, leases=self.leases)
         self._sharing = None if board is None else Sharing(board, replica, self._view, self._hear)
-        self.shadows = Shadows(self.metrics, self._execute, self.billing, self._copied)
+        self.shadows = Shadows(self.metrics, self._execute, self._copied)
         self._ids = random.Random(secrets.randbits(256))  # names of decisions, no secrets: without a system call each
         self._folding: asyncio.Task[None] | None = None
         self.draining = False  # told to stop
@@ -272,29 +272,27 @@ class Service:
         finally:
             for one in ask.wasted:  # hedges, escalations: what is not used is paid for all the same
                 counted = Counted(one.told, one.seen)
-                self.billing.charge(live, decided, bill, "unused", one.candidate, counted, one.seconds)
+                bill.charge(live, decided, "unused", one.candidate, counted, one.seconds)
 
     def concluded(self, live: Live, decided: Decided, outcome: Outcome, parsed: Parsed, hints: Hints) -> None:
         """After the answer: what the candidate policy would have done, and the line in the decision log."""
         candidate = live.configuration.candidate
         if candidate is None:
-            self._record(decided, outcome, None)
+            self._record(decided, outcome)
             return
         beside = beside_the_loop(decided.request.body_bytes, candidate)
         record = functools.partial(self._record, decided, outcome)
         self._comparisons.compare(candidate, decided, parsed, hints, beside, record)
 
-    def _record(self, decided: Decided, outcome: Outcome, other: Told) -> None:
-        record = as_record(decided, outcome)
-        if other:
-            record["candidate"] = other
-        encoded = msgspec.json.encode(record)
+    def _record(self, decided: Decided, outcome: Outcome, other: Told = None) -> None:
+        encoded = _ENCODER.encode(as_record(decided, outcome, other))
         self.recent.end(decided, encoded)
         if self.log is not None:
             self.log.put(encoded)
 
     def _copied(self, decided: Decided, bill: Bill) -> None:
-        """A copy's line in the decision log: its request's own may be there already."""
+        """What a copy has cost, and its line in the decision log: its request's own may be there already."""
+        self.accounts.copied(bill.charges)
         if self.log is not None:
             copied = {"event": "copy", "at": time.time(), "of": decided.id.partition("/")[0], "charges": bill.charges}
             self.log.put(msgspec.json.encode(copied))

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from backends.calls import Call, Usage
 from backends.errors import BackendError, RequestRejected
 from router.attempts import Result
-from router.billing import Bill, Billing, Counted
+from router.billing import Bill, Counted
 from router.decisionlog.record import Decided
 from router.errors import ApiError
 from router.live import Live
@@ -37,8 +37,8 @@ Concluded = Callable[[Decided, Bill], None]
 class Shadows:
     """Belongs to one event loop."""
 
-    def __init__(self, metrics: Metrics, execute: Execute, billing: Billing, concluded: Concluded) -> None:
-        self._metrics, self._execute, self._billing, self._concluded = metrics, execute, billing, concluded
+    def __init__(self, metrics: Metrics, execute: Execute, concluded: Concluded) -> None:
+        self._metrics, self._execute, self._concluded = metrics, execute, concluded
         self._tasks: set[asyncio.Task[None]] = set()
 
     def copy(self, live: Live, decided: Decided, call: Call) -> None:
@@ -84,7 +84,7 @@ class Shadows:
         """To its end, and charge it; one that breaks, or is given up because the router stops, as far as it came."""
         chunks, told, events = result.answer.chunks, result.answer.usage, 0
         if chunks is None:
-            self._billing.finished(live, decided, result, bill, Counted(told), "copy")
+            bill.finished(live, decided, result, Counted(told), "copy")
             return
         try:
             async for chunk in chunks:
@@ -92,12 +92,12 @@ class Shadows:
                 told = usage_in(chunk) or told
         except BaseException:
             counted = Counted(told, Usage(decided.request.tokens_in, events))
-            self._billing.broke_off(live, decided, result, bill, counted, "copy")
+            bill.broke_off(live, decided, result, counted, "copy")
             raise
         finally:
             await chunks.aclose()
         counted = Counted(told, Usage(decided.request.tokens_in, events))
-        self._billing.finished(live, decided, result, bill, counted, "copy")
+        bill.finished(live, decided, result, counted, "copy")
 
     async def aclose(self) -> None:
         for task in self._tasks:

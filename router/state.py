@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from policies.compile import CompiledPolicy
 from policies.schema import Backend
@@ -26,6 +27,7 @@ _FRESH_S = 0.5
 _AGING_S = 1.0
 _AGE_EVERY_S = 0.25
 _FEW = 10
+_IN_FLIGHT, _BUSY, _TROUBLED = attrgetter("in_flight"), attrgetter("busy"), attrgetter("troubled")
 
 
 @dataclass(slots=True)
@@ -130,24 +132,45 @@ class FleetState:
             if name[0] in kept and previous is not None:
                 at = self._names.index(name)
                 self._whole[at], self._first[at] = previous._whole[i], previous._first[i]
+        # What snapshots hold, kept up to date where it changes: that is cheaper than to gather it for each request.
+        self._averages: list[float | None] = []
+        self._first_averages: tuple[float | None, ...] = ()
+        self._lines: list[tuple[float, float] | None] = []
+        self._sized = False  # whether any target has a line
+        self._gather()
+
+    def _gather(self) -> None:
+        self._averages = [latency.average_ms for latency in self._whole]
+        self._lines = [latency.trend.line for latency in self._whole]
+        self._sized = any(self._lines)
+        self._gather_first()
+
+    def _gather_first(self) -> None:
+        averages = tuple([latency.average_ms for latency in self._first])
+        self._first_averages = averages if any(averages) else ()
 
     def snapshot(self, now: float, wall: float, spent: Mapping[tuple[int, str], float] = _NOTHING) -> Snapshot:
         """`now` is on the clock of health's events, `wall` is seconds since 1970."""
         if now - self._aged > _AGE_EVERY_S:
             self._age(now)
         backends, alone = self.backends, now >= self._others_until
-        well = alone and True not in [backend.troubled for backend in backends]  # all, nearly always
+        in_flight, busy = tuple(map(_IN_FLIGHT, backends)), tuple(map(_BUSY, backends))
+        if not alone:
+            in_flight = tuple([own + self._elsewhere(b.name, now) for own, b in zip(in_flight, backends, strict=True)])
+            busy = tuple([own or self._full_elsewhere(b, now) for own, b in zip(busy, backends, strict=True)])
+        well = alone and True not in map(_TROUBLED, backends)  # all, nearly always
         return Snapshot(
             self._all_well if well else tuple([self._unavailable(backend, now) for backend in backends]),
-            tuple([b.in_flight if alone else b.in_flight + self._elsewhere(b.name, now) for b in backends]),
-            tuple([latency.average_ms for latency in self._whole]),
-            tuple([latency.average_ms for latency in self._first]),
+            in_flight,
+            tuple(self._averages),
+            self._first_averages,
             wall,
             spent,
-            tuple([latency.trend.line for latency in self._whole]),
-            tuple([backend.busy or (not alone and self._full_elsewhere(backend, now)) for backend in backends]),
-            back_in_s=() if well else tuple([self._back_in_s(backend, now) for backend in backends]),
-            g_per_kwh=self.intensities.at(wall) if self.intensities.scheduled else (),
+            tuple(self._lines) if self._sized else (),
+            busy,
+            False,
+            () if well else tuple([self._back_in_s(backend, now) for backend in backends]),
+            self.intensities.at(wall) if self.intensities.scheduled else (),
         )
 
     def observe(self, backend_index: int, event: Event, now: float) -> None:
@@ -205,19 +228,26 @@ class FleetState:
 
     def observe_latency(self, target: Target, latency_ms: float, now: float, size: float | None = None) -> None:
         """To the whole answer, of so many tokens or KiB (`policies.estimate.size`), as far as that is known."""
-        self._whole[target.index].observe(latency_ms, now)
+        index = target.index
+        latency = self._whole[index]
+        latency.observe(latency_ms, now)
+        self._averages[index] = latency.average_ms
         if size is not None:
-            self._whole[target.index].trend.observe(size, latency_ms)
+            latency.trend.observe(size, latency_ms)
+            self._lines[index] = line = latency.trend.line
+            self._sized = self._sized or line is not None
 
     def observe_ttft(self, target: Target, ttft_ms: float, now: float) -> None:
         """To the first byte of a stream."""
         self._first[target.index].observe(ttft_ms, now)
+        self._gather_first()
 
     def observe_at_least(self, target: Target, ms: float, stream: bool, now: float) -> None:
         """A call that was given up after so long: without it only the quick ones would be known."""
         latency = (self._first if stream else self._whole)[target.index]
         if latency.average_ms is not None and ms > latency.average_ms:
             latency.observe(ms, now)
+            self._gather()
 
     def sketch(self, target: Target, stream: bool) -> Sketch:
         """Of times to the first byte of streams, or to whole answers."""
@@ -228,6 +258,7 @@ class FleetState:
         for target, whole, first in zip(self._targets, self._whole, self._first, strict=True):
             whole.age(target.prior_ms, now, passed)
             first.age(target.prior_ttft_ms, now, passed)
+        self._gather()
 
     def condition(self, backend: BackendState, now: float) -> str:
         """One of `health.STATES`."""

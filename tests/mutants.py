@@ -110,7 +110,7 @@ MUTANTS = (
     ),
     Mutant(
         "4 no payload", "the name of an unknown model is logged", "router/decisionlog/record.py",
-        "        stated[\"model\"] = UNKNOWN_MODEL\n", "        pass\n",
+        "request.model if known else UNKNOWN_MODEL,", "request.model,",
         "tests/router/test_decision_log.py",
     ),
     Mutant(
@@ -341,8 +341,18 @@ MUTANTS = (
         "tests/router/test_metrics.py",
     ),
     Mutant(
+        "decision log", "what waits behind lost records still follows from them", "router/decisionlog/writer.py",
+        "            self._mend()\n", "            pass\n",
+        "tests/router/test_decision_log.py",
+    ),
+    Mutant(
+        "telemetry", "a copy's cost is in no metric", "router/service.py",
+        "        self.accounts.copied(bill.charges)\n", "        pass\n",
+        "tests/router/test_costs.py",
+    ),
+    Mutant(
         "telemetry", "what nobody got is not charged", "router/service.py",
-        '                self.billing.charge(live, decided, bill, "unused", one.candidate, counted, one.seconds)',
+        '                bill.charge(live, decided, "unused", one.candidate, counted, one.seconds)',
         "                del counted",
         "tests/router/test_costs.py",
     ),

@@ -18,6 +18,7 @@ import msgspec
 GENESIS = "0" * 64
 """What stands for the line before the first."""
 _TAIL = len(b',"hash":""}') + 64
+_HASH_AT = len(b'"}\n') + 64  # from the end
 
 
 def link(prev: str, seq: int, record: bytes) -> tuple[bytes, str]:
@@ -25,6 +26,17 @@ def link(prev: str, seq: int, record: bytes) -> tuple[bytes, str]:
     body = b'{"prev":"%b","seq":%d,%b' % (prev.encode(), seq, record[1:-1])
     digest = hashlib.sha256(body).hexdigest()
     return b'%b,"hash":"%b"}\n' % (body, digest.encode()), digest
+
+
+def unlinked(line: bytes) -> bytes:
+    """The record of a line that `link` has made, to be linked elsewhere."""
+    begin = line.index(b",", line.index(b',"seq":') + 1) + 1
+    return b"{%b}" % line[begin : -_TAIL - 1]
+
+
+def hash_of(lines: bytes | bytearray) -> str:
+    """Of the last of these lines, which ends with its line feed."""
+    return lines[-_HASH_AT:-3].decode()
 
 
 def unlink(line: bytes) -> tuple[dict[str, Any], bool]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
-from msgspec.structs import fields
+from msgspec.structs import asdict
 
 from policies.accounts import Charge
 from policies.compile import CompiledPolicy
@@ -16,11 +16,15 @@ from policies.decide import decide
 from policies.sensitivity.labels import Label
 from policies.types import Decision, Request, Snapshot, Value
 
+T = TypeVar("T")
+
 UNKNOWN_MODEL = "?"
 """Stands for a model that no backend serves: the name is the caller's text, and could be anything."""
 MAX_TRACE = 4096
 """Most characters of a trace in a header: clients and proxies stop at 8 KiB for all headers together."""
 TRACE_TOO_LARGE = "too-large"
+_RANKED = 4
+"""How many candidates a record has the scores of. In a large fleet all of them would be most of it."""
 
 
 class Decided(Value, frozen=True, gc=False):
@@ -51,48 +55,122 @@ class Outcome(Value, frozen=True, gc=False, omit_defaults=True):
     slo_met: bool | None = None  # whether the rule's objective was; None: not for the service to say
 
 
-_NAMED = frozenset({"label", "entities", "masked_label", "headers", "labels"})
-"""Fields of a request that are not logged as they are."""
-_USUAL = tuple((f.name, f.default) for f in fields(Request) if f.name not in _NAMED)
+class Stated(Value, frozen=True, gc=False, omit_defaults=True):
+    """A request: what differs from one about which nothing is known. Levels by their names."""
+
+    id: str
+    model: str
+    task: str
+    label: str
+    protocol: str = "openai"
+    tenant: str = "anonymous"
+    usage: str = ""
+    tokens_in: int = 0
+    tokens_out: int = 0
+    body_bytes: int = 0
+    deadline_ms: float | None = None
+    stream: bool = False
+    no_fallback: bool = False
+    route: str = ""
+    session: str = ""
+    caller_region: str = ""
+    masked_label: str | None = None
+    entities: list[str] | None = None
+    headers: Mapping[str, str] | None = None
+    labels: Mapping[str, str] | None = None
 
 
-def as_record(decided: Decided, outcome: Outcome | None) -> dict[str, Any]:
+class State(Value, frozen=True, gc=False, omit_defaults=True):
+    """What differs from a fleet that is healthy, idle and unmeasured. By names of backends, or of targets."""
+
+    unavailable: dict[str, str] | None = None
+    in_flight: dict[str, int] | None = None
+    latency_ms: dict[str, float] | None = None
+    ttft_ms: dict[str, float] | None = None
+    growth: dict[str, tuple[float, float]] | None = None
+    back_in_s: dict[str, float] | None = None
+    busy: list[str] | None = None
+    spent: list[tuple[str, str, str, float]] | None = None  # (quota, unit, key, amount)
+    g_per_kwh: dict[str, float] | None = None
+    ledger_lost: bool = False
+
+
+class Compact(Value, frozen=True, gc=False):
+    """A decision in short, exact to the bit: the same of two decisions means the same decision."""
+
+    label: str
+    sent_label: str
+    rule: str
+    constraints: tuple[str, ...]
+    ranked: list[tuple[str, float]]  # (backend, score) of the best; a replay finds the others
+    attempts: list[str]
+    spilled: tuple[str, ...]
+    rejected: list[tuple[str, str]]  # (backend, filter)
+    refusal: str | None
+    transform: str | None
+    shadow: str | None
+    counts_against: list[str]
+
+
+class Declassified(Value, frozen=True, gc=False, rename={"before": "from"}):
+    """The caller had to give a reason. Its text is not kept: it is free, and could quote what it is about."""
+
+    before: str
+    reason: bool = True
+
+
+class Record(Value, frozen=True, gc=False, omit_defaults=True):
+    """One line, but for its place in the chain."""
+
+    at: float  # seconds since 1970
+    id: str
+    policy: str
+    seed: int
+    request: Stated
+    raised_by: list[tuple[str, str]]
+    entities: Mapping[str, int]
+    state: State
+    decision: Compact
+    declassified: Declassified | None = None
+    outcome: Outcome | None = None
+    candidate: dict[str, Any] | None = None  # what the candidate policy would have done
+
+
+def as_record(decided: Decided, outcome: Outcome | None, candidate: dict[str, Any] | None = None) -> Record:
     policy, decision, label = decided.policy, decided.decision, decided.label
-    record: dict[str, Any] = {
-        "at": decided.snapshot.now,
-        "id": decided.id,
-        "policy": decision.policy,
-        "seed": decision.seed,
-        "request": _request(decided.request, policy),
-        "raised_by": [[source, policy.levels[rank]] for source, rank in label.raised_by],
-        "entities": dict(label.entities),
-        "state": _state(decided.snapshot, policy),
-        "decision": compact(decision, policy),
-    }
-    if label.declassified_from is not None:
-        # The caller had to give a reason. Its text is not kept: it is free, and could quote what it is about.
-        record["declassified"] = {"from": policy.levels[label.declassified_from], "reason": True}
-    if outcome is not None:
-        record["outcome"] = outcome
-    return record
+    levels, before = policy.levels, label.declassified_from
+    return Record(
+        decided.snapshot.now,
+        decided.id,
+        decision.policy,
+        decision.seed,
+        _stated(decided.request, policy),
+        [(source, levels[rank]) for source, rank in label.raised_by],
+        label.entities,
+        _state(decided.snapshot, policy),
+        compact(decision, policy),
+        None if before is None else Declassified(levels[before]),
+        outcome,
+        candidate,
+    )
 
 
-def compact(decision: Decision, policy: CompiledPolicy) -> dict[str, Any]:
-    """The decision in short, exact to the bit: the same record of two decisions means the same decision."""
-    return {
-        "label": policy.levels[decision.label],
-        "sent_label": policy.levels[decision.sent_label],
-        "rule": decision.rule,
-        "constraints": list(decision.constraints),
-        "ranked": [[c.target.backend, c.score] for c in decision.ranked],
-        "attempts": [c.target.backend for c in decision.attempts],
-        "spilled": list(decision.spilled),
-        "rejected": [[r.backend, r.filter] for r in decision.rejected if r.filter != "capability"],
-        "refusal": str(decision.refusal.code) if decision.refusal else None,
-        "transform": decision.transform,
-        "shadow": decision.shadow.target.backend if decision.shadow else None,
-        "counts_against": [policy.quotas[index].name for index in decision.quotas],
-    }
+def compact(decision: Decision, policy: CompiledPolicy) -> Compact:
+    levels, refusal, shadow = policy.levels, decision.refusal, decision.shadow
+    return Compact(
+        levels[decision.label],
+        levels[decision.sent_label],
+        decision.rule,
+        decision.constraints,
+        [(c.target.backend, c.score) for c in decision.ranked[:_RANKED]],
+        [c.target.backend for c in decision.attempts],
+        decision.spilled,
+        [(backend, by) for backend, by, _ in decision.rejected if by != "capability"] if decision.rejected else [],
+        None if refusal is None else str(refusal.code),
+        decision.transform,
+        None if shadow is None else shadow.target.backend,
+        [policy.quotas[index].name for index in decision.quotas] if decision.quotas else [],
+    )
 
 
 def shown_model(request: Request, policy: CompiledPolicy) -> str:
@@ -103,56 +181,65 @@ def trace(decided: Decided) -> str:
     """The decision for the caller's own eyes, as base64 of JSON in a header: what and which, without the reasons."""
     policy, label = decided.policy, decided.label
     raised = [[source, policy.levels[rank]] for source, rank in label.raised_by]
-    shown = {"policy": policy.digest, "raised_by": raised, **compact(decided.decision, policy)}
+    shown = {"policy": policy.digest, "raised_by": raised, **asdict(compact(decided.decision, policy))}
     encoded = base64.b64encode(msgspec.json.encode(shown))
     return encoded.decode() if len(encoded) <= MAX_TRACE else TRACE_TOO_LARGE
 
 
-def _request(request: Request, policy: CompiledPolicy) -> dict[str, Any]:
-    """What differs from a request about which nothing is known."""
-    stated = {name: value for name, usual in _USUAL if (value := getattr(request, name)) != usual}
-    if request.model not in policy.model_names:
-        stated["model"] = UNKNOWN_MODEL
-        stated["route"] = "/v2/models/?/infer" if request.protocol == "oip" else request.route
-    stated["label"] = policy.levels[request.label]
-    if request.entities:
-        stated["entities"] = sorted(request.entities)
-    if request.masked_label is not None:
-        stated["masked_label"] = policy.levels[request.masked_label]
-    if request.headers:
-        stated["headers"] = dict(request.headers)
-    if request.labels:
-        stated["labels"] = dict(request.labels)
-    return stated
+def _stated(request: Request, policy: CompiledPolicy) -> Stated:
+    known = request.model in policy.model_names
+    masked, levels = request.masked_label, policy.levels
+    return Stated(
+        request.id,
+        request.model if known else UNKNOWN_MODEL,
+        request.task,
+        levels[request.label],
+        request.protocol,
+        request.tenant,
+        request.usage,
+        request.tokens_in,
+        request.tokens_out,
+        request.body_bytes,
+        request.deadline_ms,
+        request.stream,
+        request.no_fallback,
+        "/v2/models/?/infer" if not known and request.protocol == "oip" else request.route,
+        request.session,
+        request.caller_region,
+        None if masked is None else levels[masked],
+        sorted(request.entities) if request.entities else None,
+        dict(request.headers) if request.headers else None,
+        dict(request.labels) if request.labels else None,
+    )
 
 
-def _state(snapshot: Snapshot, policy: CompiledPolicy) -> dict[str, Any]:
-    """What differs from a fleet that is healthy, idle and unmeasured."""
-    backends, targets = policy.backend_names, policy.target_names
-    found: dict[str, Any] = {}
-    for name, names, values in (
-        ("unavailable", backends, snapshot.unavailable),
-        ("in_flight", backends, snapshot.in_flight),
-        ("latency_ms", targets, snapshot.latency_ms),
-        ("ttft_ms", targets, snapshot.ttft_ms),
-        ("growth", targets, snapshot.growth),
-        ("back_in_s", backends, snapshot.back_in_s),
-    ):
-        if any(values):
-            absent = (None, 0) if names is backends else (None,)
-            found[name] = {n: value for n, value in zip(names, values, strict=True) if value not in absent}
-    busy = snapshot.busy or [snapshot.is_busy(target) for target in policy.targets]
-    if True in busy:
-        found["busy"] = sorted({t.backend for t in policy.targets if snapshot.is_busy(t)})
+def _state(snapshot: Snapshot, policy: CompiledPolicy) -> State:
+    backends, targets, emits, spent = policy.backend_names, policy.target_names, snapshot.g_per_kwh, None
+    latency_ms, ttft_ms, growth = snapshot.latency_ms, snapshot.ttft_ms, snapshot.growth
     if snapshot.spent:
-        found["spent"] = [
-            [policy.quotas[i].name, policy.quotas[i].unit, key, amount] for (i, key), amount in snapshot.spent.items()
-        ]
-    if snapshot.g_per_kwh:
-        found["g_per_kwh"] = dict(zip(backends, snapshot.g_per_kwh, strict=True))
-    if snapshot.ledger_lost:
-        found["ledger_lost"] = True
-    return found
+        quotas, used = policy.quotas, snapshot.spent.items()
+        spent = [(quotas[i].name, quotas[i].unit, key, amount) for (i, key), amount in used]
+    return State(
+        _named(backends, snapshot.unavailable) if any(snapshot.unavailable) else None,
+        _named(backends, snapshot.in_flight) if any(snapshot.in_flight) else None,
+        _named(targets, latency_ms) if any(latency_ms) else None,
+        _named(targets, ttft_ms) if any(ttft_ms) else None,
+        _named(targets, growth) if any(growth) else None,
+        _named(backends, snapshot.back_in_s) if any(snapshot.back_in_s) else None,
+        _busy(snapshot, policy) if True in snapshot.busy or not snapshot.busy else None,
+        spent,
+        dict(zip(backends, emits, strict=True)) if emits else None,
+        snapshot.ledger_lost,
+    )
+
+
+def _named(names: Sequence[str], values: Sequence[T | None]) -> dict[str, T]:
+    """What is not usual: neither None nor 0."""
+    return {name: value for name, value in zip(names, values, strict=True) if value}
+
+
+def _busy(snapshot: Snapshot, policy: CompiledPolicy) -> list[str] | None:
+    return sorted({target.backend for target in policy.targets if snapshot.is_busy(target)}) or None
 
 
 # --- again --------------------------------------------------------------------------------------------------------
@@ -169,7 +256,7 @@ def replay(record: Mapping[str, Any], policy: CompiledPolicy) -> Replay:
     """The decision made again from what the record holds, under the policy that made it."""
     request = _request_of(record["request"], policy)
     decision = decide(request, _snapshot_of(record, policy), policy, record["seed"])
-    logged, again = record["decision"], compact(decision, policy)
+    logged, again = record["decision"], msgspec.json.decode(msgspec.json.encode(compact(decision, policy)))
     # What an older version did not log yet is no difference.
     told = [name for name in again if name in logged]
     differences = [f"{name}: logged {logged[name]}, now {again[name]}" for name in told if logged[name] != again[name]]

@@ -3,14 +3,16 @@ instruments when somebody looks, or a moment later."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from policies.accounts import Charge
 from policies.types import Decision
+from router.decisionlog.record import Outcome
 from router.telemetry.energy import MeasuredEnergy
 from router.telemetry.metrics import Metrics
+from router.telemetry.tallies import Labels
 
 SERVICE_FAULTS = ("overloaded", "unavailable", "deadline", "upstream_error", "stream_broken", "internal")
 """Outcomes that count against an objective. All others but "ok" are the caller's doing, or what the policy wants."""
@@ -20,6 +22,10 @@ OPERATIONS = {
     "embedding": "embeddings",
 }
 """Tasks as OpenTelemetry names them. Those that are not here (tensors) are no generative AI."""
+
+
+Spending = tuple[str, str, str, str, bool]
+"""Backend, tier, model, purpose, and whether the tokens are estimated."""
 
 
 class EndedKey(NamedTuple):
@@ -35,19 +41,6 @@ class EndedKey(NamedTuple):
     outcome: str
 
 
-class Measured(NamedTuple):
-    """Of a request that is over. Times in seconds; None where there is none."""
-
-    seconds: float
-    overhead_s: float | None
-    first_s: float | None  # to the first piece of a stream
-    per_token_s: float | None
-    met: bool | None  # as of `slo_met`
-    charges: Sequence[Charge]
-    baseline_usd: float | None  # what the answer would have cost in the cloud, where that has the model
-    trace_id: str | None = None
-
-
 def slo_met(outcome: str, decision: Decision, ms: float, ttft_ms: float | None) -> bool | None:
     """Whether the objective of the request's rule was met, without one: whether it was answered at all; None where
     that is not the service's doing."""
@@ -61,21 +54,9 @@ def slo_met(outcome: str, decision: Decision, ms: float, ttft_ms: float | None) 
 
 
 @dataclass(slots=True)
-class _Ended:
-    seconds: list[float] = field(default_factory=list)
-    overhead: list[float] = field(default_factory=list)
-    first: list[float] = field(default_factory=list)
-    per_token: list[float] = field(default_factory=list)
-    met: int = 0
-    missed: int = 0
-    cost_usd: float = 0.0
-    baseline_usd: float = 0.0
-    tokens_in: int = 0
-    tokens_out: int = 0
+class Spent:
+    """What answers have cost."""
 
-
-@dataclass(slots=True)
-class _Spent:
     usd: float = 0.0
     marginal_usd: float = 0.0
     energy_j: float = 0.0
@@ -83,6 +64,40 @@ class _Spent:
     seconds: float = 0.0
     tokens_in: int = 0
     tokens_out: int = 0
+
+    def add(self, charge: Charge) -> None:
+        self.usd += charge.usd
+        self.marginal_usd += charge.marginal_usd
+        self.seconds += charge.seconds
+        self.tokens_in += charge.tokens_in
+        self.tokens_out += charge.tokens_out
+        if charge.energy_j:
+            self.energy_j += charge.energy_j
+            self.carbon_g += charge.carbon_g
+
+
+@dataclass(slots=True)
+class Sums:
+    """Of requests that ended alike, since the metrics were last told."""
+
+    counted: int = 0
+    seconds: list[float] = field(default_factory=list)
+    overhead: list[float] = field(default_factory=list)
+    first: list[float] = field(default_factory=list)
+    per_token: list[float] = field(default_factory=list)
+    met: int = 0
+    missed: int = 0
+    baseline_usd: float = 0.0
+    spent: dict[Spending, Spent] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Account:
+    """Of requests that ended alike. Requests that are counted and not over yet hold it, so it stays; `sums` is replaced
+    when they are told."""
+
+    key: EndedKey
+    sums: Sums = field(default_factory=Sums)
 
 
 class Accounts:
@@ -92,67 +107,74 @@ class Accounts:
         """`energy` is told of what is measured rather than modelled."""
         self._metrics = metrics
         self._energy = energy or MeasuredEnergy(metrics)
-        self._ended: dict[EndedKey, _Ended] = {}
-        self._spent: dict[tuple[str, str, str, str, bool], _Spent] = {}
+        self._accounts: dict[tuple[str, ...], Account] = {}  # no more than the metrics have series
+        self._copies: dict[Spending, Spent] = {}
         metrics.fold_first(self)
 
-    def count(self, key: EndedKey) -> None:
-        """A request's answer is about to leave."""
-        at = key.route, key.task, key.model, key.rule, key.backend, key.tier, key.outcome
-        self._metrics.requests.add(at)
+    def count(self, key: tuple[str, ...]) -> Account:
+        """A request's answer is about to leave; where to add what it took once it is over. `key` holds the parts of an
+        `EndedKey`."""
+        account = self._accounts.get(key)
+        if account is None:
+            account = self._accounts[key] = Account(EndedKey(*key))
+        if self._metrics.shared:
+            self._metrics.requests.add(_requests_labels(account.key))
+        else:
+            account.sums.counted += 1
+        return account
 
-    def ended(self, key: EndedKey, measured: Measured) -> None:
-        """It is over."""
-        group = self._ended.get(key)
-        if group is None:
-            group = self._ended[key] = _Ended()
-        seconds, overhead_s, first_s, per_token_s, met, charges, baseline_usd, trace_id = measured
-        group.seconds.append(seconds)
+    def ended(
+        self,
+        account: Account,
+        outcome: Outcome,
+        overhead_s: float | None,
+        per_token_s: float | None,
+        trace_id: str | None = None,
+    ) -> None:
+        """A request is over that was counted there. `overhead_s` is what the router took, `per_token_s` what a token of
+        a stream did; None: there is none."""
+        sums, seconds, met, ttft_ms = account.sums, outcome.ms / 1000, outcome.slo_met, outcome.ttft_ms
+        sums.seconds.append(seconds)
         if overhead_s is not None:
-            group.overhead.append(overhead_s)
-        if first_s is not None:
-            group.first.append(first_s)
+            sums.overhead.append(overhead_s)
+        if ttft_ms is not None:
+            sums.first.append(ttft_ms / 1000)
         if per_token_s is not None:
-            group.per_token.append(per_token_s)
+            sums.per_token.append(per_token_s)
         if met:
-            group.met += 1
+            sums.met += 1
         elif met is not None:
-            group.missed += 1
-        usd = 0.0
-        for charge in charges:
-            usd += charge.usd
-            group.tokens_in += charge.tokens_in
-            group.tokens_out += charge.tokens_out
-        group.cost_usd += usd
-        if key.outcome != "ok":
+            sums.missed += 1
+        charges = outcome.charges
+        if charges is not None:
+            _spend(sums.spent, charges)
+        if outcome.outcome != "ok":
             return
-        group.baseline_usd += usd if baseline_usd is None else baseline_usd
+        sums.baseline_usd += outcome.cost_usd or 0.0 if outcome.baseline_usd is None else outcome.baseline_usd
         if trace_id is not None:
+            key = account.key
             at = key.task, key.model, key.backend, key.tier
             self._metrics.request_seconds.exemplify(at, seconds, trace_id)
-            if first_s is not None:
-                self._metrics.ttft_seconds.exemplify(at, first_s, trace_id)
+            if ttft_ms is not None:
+                self._metrics.ttft_seconds.exemplify(at, ttft_ms / 1000, trace_id)
 
-    def charged(self, charge: Charge) -> None:
-        at = charge.backend, charge.tier, charge.model, charge.purpose, charge.estimated
-        spent = self._spent.get(at)
-        if spent is None:
-            spent = self._spent[at] = _Spent()
-        spent.usd += charge.usd
-        spent.marginal_usd += charge.marginal_usd
-        spent.energy_j += charge.energy_j
-        spent.carbon_g += charge.carbon_g
-        spent.seconds += charge.seconds
-        spent.tokens_in += charge.tokens_in
-        spent.tokens_out += charge.tokens_out
+    def copied(self, charges: Sequence[Charge]) -> None:
+        """A copy of a request has cost that."""
+        _spend(self._copies, charges)
 
     def fold(self) -> None:
-        ended, self._ended = self._ended, {}
-        for key, group in ended.items():
-            self._tell_ended(key, group)
-        charged, self._spent = self._spent, {}
-        for (backend, tier, model, purpose, estimated), spent in charged.items():
-            metrics, at = self._metrics, (backend, tier, model, purpose)
+        for account in self._accounts.values():
+            if account.sums.counted or account.sums.seconds:
+                sums, account.sums = account.sums, Sums()
+                self._tell(account.key, sums)
+        copies, self._copies = self._copies, {}
+        self._tell_spent(copies)
+        self._energy.fold()
+
+    def _tell_spent(self, found: Mapping[Spending, Spent]) -> None:
+        metrics = self._metrics
+        for (backend, tier, model, purpose, estimated), spent in found.items():
+            at = backend, tier, model, purpose
             metrics.cost_usd.add(at, spent.usd)
             metrics.marginal_usd.add(at, spent.marginal_usd)
             if self._energy.measures(backend):
@@ -163,33 +185,50 @@ class Accounts:
             source = "estimated" if estimated else "told"
             metrics.tokens.add((backend, model, "in", source), spent.tokens_in)
             metrics.tokens.add((backend, model, "out", source), spent.tokens_out)
-        self._energy.fold()
 
-    def _tell_ended(self, key: EndedKey, group: _Ended) -> None:
+    def _tell(self, key: EndedKey, sums: Sums) -> None:
         metrics, ok = self._metrics, key.outcome == "ok"
         at = key.task, key.model, key.backend, key.tier
-        metrics.tenant_requests.add((key.tenant, key.outcome), len(group.seconds))
+        if sums.counted:
+            metrics.requests.add(_requests_labels(key), sums.counted)
+        if not sums.seconds:
+            return
+        metrics.tenant_requests.add((key.tenant, key.outcome), len(sums.seconds))
         if ok:
-            metrics.request_seconds.observe_all(at, group.seconds)
-            metrics.tenant_seconds.observe_all((key.tenant,), group.seconds)
-            metrics.overhead_seconds.observe_all((key.task,), group.overhead)
-            metrics.baseline_usd.add((key.backend, key.tier, key.model), group.baseline_usd)
-            metrics.tenant_baseline_usd.add((key.tenant,), group.baseline_usd)
-        if group.first:
-            metrics.ttft_seconds.observe_all(at, group.first)
-        if group.per_token:
-            metrics.tpot_seconds.observe_all(at, group.per_token)
-        if group.met:
-            metrics.slo.add((key.rule, "true"), group.met)
-        if group.missed:
-            metrics.slo.add((key.rule, "false"), group.missed)
-        if group.cost_usd or group.tokens_in or group.tokens_out:
-            metrics.tenant_cost_usd.add((key.tenant,), group.cost_usd)
-            metrics.tenant_tokens.add((key.tenant, "in"), group.tokens_in)
-            metrics.tenant_tokens.add((key.tenant, "out"), group.tokens_out)
+            metrics.request_seconds.observe_all(at, sums.seconds)
+            metrics.tenant_seconds.observe_all((key.tenant,), sums.seconds)
+            metrics.overhead_seconds.observe_all((key.task,), sums.overhead)
+            metrics.baseline_usd.add((key.backend, key.tier, key.model), sums.baseline_usd)
+            metrics.tenant_baseline_usd.add((key.tenant,), sums.baseline_usd)
+        if sums.first:
+            metrics.ttft_seconds.observe_all(at, sums.first)
+        if sums.per_token:
+            metrics.tpot_seconds.observe_all(at, sums.per_token)
+        if sums.met:
+            metrics.slo.add((key.rule, "true"), sums.met)
+        if sums.missed:
+            metrics.slo.add((key.rule, "false"), sums.missed)
+        self._tell_spent(sums.spent)
+        for spent in sums.spent.values():
+            metrics.tenant_cost_usd.add((key.tenant,), spent.usd)
+            metrics.tenant_tokens.add((key.tenant, "in"), spent.tokens_in)
+            metrics.tenant_tokens.add((key.tenant, "out"), spent.tokens_out)
         operation = OPERATIONS.get(key.task)
         if operation is not None:
             gen_ai = operation, key.backend, key.model
-            metrics.gen_ai_duration.observe_all((*gen_ai, "" if ok else key.outcome), group.seconds)
-            metrics.gen_ai_first.observe_all(gen_ai, group.first)
-            metrics.gen_ai_token.observe_all(gen_ai, group.per_token)
+            metrics.gen_ai_duration.observe_all((*gen_ai, "" if ok else key.outcome), sums.seconds)
+            metrics.gen_ai_first.observe_all(gen_ai, sums.first)
+            metrics.gen_ai_token.observe_all(gen_ai, sums.per_token)
+
+
+def _spend(found: dict[Spending, Spent], charges: Sequence[Charge]) -> None:
+    for charge in charges:
+        at = charge.backend, charge.tier, charge.model, charge.purpose, charge.estimated
+        spent = found.get(at)
+        if spent is None:
+            spent = found[at] = Spent()
+        spent.add(charge)
+
+
+def _requests_labels(key: EndedKey) -> Labels:
+    return key.route, key.task, key.model, key.rule, key.backend, key.tier, key.outcome

@@ -21,10 +21,11 @@ from msgspec.structs import replace
 
 from policies.decide import decide
 from policies.sensitivity.labels import Label
+from policies.types import Request
 from router.cli import main
 from router.decisionlog.chain import GENESIS, Verification, link, unlink
 from router.decisionlog.files import chains, lines
-from router.decisionlog.record import Decided, Outcome, as_record, replay
+from router.decisionlog.record import Decided, Outcome, Stated, as_record, replay
 from router.decisionlog.writer import DecisionLog, LogSettings
 
 # --- the chain ----------------------------------------------------------------------------------------------------
@@ -168,9 +169,9 @@ def test_a_full_queue_drops_and_counts_and_never_blocks(tmp_path, monkeypatch):
     log = DecisionLog(LogSettings(tmp_path, max_queued=10), on_drop=lambda: dropped.append(1))
     hold = threading.Event()
     write = log._write
-    monkeypatch.setattr(log, "_write", lambda records: (hold.wait(10), write(records)))
+    monkeypatch.setattr(log, "_write", lambda *lines: (hold.wait(10), write(*lines)))
     log.put(entry(0))
-    while log._queue:
+    while log.queued:
         time.sleep(0.01)
     # The thread now holds that one.
     begin = time.monotonic()
@@ -207,6 +208,37 @@ def test_a_disk_that_is_full_loses_records_and_not_the_router(tmp_path, monkeypa
     log.put(entry(2))
     log.close()
     assert not verify(folder_lines(tmp_path))[0].broken
+
+
+def test_a_record_states_every_fact_of_a_request():
+    assert set(Stated.__struct_fields__) == set(Request.__struct_fields__)
+
+
+def test_what_waits_behind_lost_records_follows_from_what_was_written(tmp_path):
+    dropped = []
+    log = DecisionLog(LogSettings(tmp_path), on_drop=lambda: dropped.append(1))
+    file = log._file
+
+    class Full:
+        """Until it has lost something; meanwhile others come."""
+
+        def write(self, data):
+            for n in range(3):
+                log.put(entry(n))
+            log._file = file
+            raise OSError(28, "No space left on device")
+
+        def __getattr__(self, name):
+            return getattr(file, name)
+
+    log._file = Full()
+    log.put(entry(9))
+    log.flush()
+    log.put(entry(4))
+    log.close()
+    verification, findings = verify(folder_lines(tmp_path))
+    assert (verification.broken, verification.decisions, len(dropped), findings) == (False, 4, 1, [])
+    assert [json.loads(line)["seq"] for line in folder_lines(tmp_path)] == [1, 2, 3, 4, 5, 6]
 
 
 _WRITER = """

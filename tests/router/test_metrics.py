@@ -259,7 +259,7 @@ def test_energy_is_measured_where_it_can_be(tmp_path):
     energy.backends = {"inside": 500.0}
     accounts = Accounts(metrics, energy)
     for backend in ("inside", "elsewhere"):
-        accounts.charged(Charge(backend, "edge", "m", 0.5, 0.0, energy_j=7.0, carbon_g=1.0))
+        accounts.copied([Charge(backend, "edge", "m", 0.5, 0.0, energy_j=7.0, carbon_g=1.0)])
     counters.advance(joules=360, own=25, busy=100)  # a quarter of what was busy was this process
     metrics.fold()
     found = {
@@ -277,7 +277,7 @@ def test_elsewhere_it_is_modelled(tmp_path):
     metrics = Metrics()
     energy = MeasuredEnergy(metrics, 1, Rapl(tmp_path / "none"), ProcessShare())
     energy.backends = {"inside": 500.0}
-    Accounts(metrics, energy).charged(Charge("inside", "edge", "m", 0.5, 0.0, energy_j=7.0))
+    Accounts(metrics, energy).copied([Charge("inside", "edge", "m", 0.5, 0.0, energy_j=7.0)])
     metrics.fold()
     assert metrics.energy_joules.metric.labels("inside", "edge", "modelled")._value.get() == 7
 
