@@ -20,7 +20,7 @@ from policies.fleet_checks import check_fleet
 from policies.match import CompiledMatch, MatchCompiler, all_matches, attribute_test, label_names
 from policies.quotas import Quota, compile_quotas
 from policies.schema import Constraint, Fallback, Fleet, Policy, Rule, Shadow, Slo, Split, Strategy, Tenants
-from policies.scorers import Scorer, compile_objective
+from policies.scorers import Score, compile_objective
 from policies.sensitivity.detectors import build_detectors
 from policies.sensitivity.ner import Recognisers, none_here
 from policies.sensitivity.scanner import Scanner
@@ -55,7 +55,7 @@ class CompiledRule:
     name: str
     matches: CompiledMatch = field(repr=False)
     objective: tuple[tuple[str, float], ...]
-    scorers: tuple[Scorer, ...] = field(repr=False)
+    score: Score = field(repr=False, compare=False)
     slo: Slo | None
     transform: str | None
     strategy: Strategy | None

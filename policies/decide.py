@@ -7,11 +7,10 @@ says what to prefer. Filters reject with reasons, scorers score, the picker rank
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import mul
 
 from policies.compile import CompiledConstraint, CompiledPolicy, CompiledRule
 from policies.estimate import estimates
-from policies.filters import FILTERS, SILENT, Context, slo_missed
+from policies.filters import Context, asked, slo_missed
 from policies.pickers import best_score, drawn, weighted_split
 from policies.refusals import refusal
 from policies.schema import Fallback, Shadow, Slo
@@ -23,7 +22,8 @@ def decide(request: Request, snapshot: Snapshot, policy: CompiledPolicy, seed: i
     plan, now = policy.plan(request), snapshot.now
     # The last rule of a plan needs nothing more to match, so there is always one.
     for rule in plan.rules:
-        if rule.matches.dynamic is None or rule.matches.dynamic(request, now):
+        holds = rule.matches.dynamic
+        if holds is None or holds(request, now):
             break
     applying = [c for c in plan.constraints if c.matches.dynamic is None or c.matches.dynamic(request, now)]
     quotas = tuple([q for q in plan.quotas if q.matches.dynamic is None or q.matches.dynamic(request, now)])
@@ -43,7 +43,8 @@ def decide(request: Request, snapshot: Snapshot, policy: CompiledPolicy, seed: i
         rule.priority == "batch",
     )
     rejected = list(plan.rejections)
-    kept = _score(_allowed(plan.targets, context, rejected), request, snapshot, rule)
+    allowed = _allowed(plan.targets, context, rejected)
+    kept = rule.score(allowed, estimates(allowed, request, snapshot), snapshot)
     copied = None
     if rule.shadow is not None:
         copied = _set_aside(rule.shadow, rule.name, kept, rejected)
@@ -80,29 +81,19 @@ def decide(request: Request, snapshot: Snapshot, policy: CompiledPolicy, seed: i
 
 def _allowed(targets: Sequence[Target], context: Context, rejected: list[Rejection]) -> Sequence[Target]:
     """The targets that every filter keeps. Why the others are not among them is added to `rejected`."""
-    asked = [(name, check) for name, check in FILTERS if name not in SILENT or not SILENT[name](context)]
-    if not asked:
+    filters = asked(context)
+    if not filters:
         return targets
     allowed: list[Target] = []
     for target in targets:
         before = len(rejected)
-        for name, check in asked:
+        for name, check in filters:
             reason = check(target, context)
             if reason is not None:
                 rejected.append(Rejection(target.backend, name, reason))
         if len(rejected) == before:
             allowed.append(target)
     return allowed
-
-
-def _score(targets: Sequence[Target], request: Request, snapshot: Snapshot, rule: CompiledRule) -> list[Candidate]:
-    weights = [weight for _, weight in rule.objective]
-    scorers = rule.scorers
-    found: list[Candidate] = []
-    for target, expected in zip(targets, estimates(targets, request, snapshot), strict=True):
-        values = tuple([scorer(target, expected, snapshot) for scorer in scorers])
-        found.append(Candidate(target, sum(map(mul, weights, values)), values, expected))
-    return found
 
 
 def _set_aside(shadow: Shadow, rule: str, kept: list[Candidate], rejected: list[Rejection]) -> Candidate | None:

@@ -84,10 +84,13 @@ def estimates(targets: Sequence[Target], request: Request, snapshot: Snapshot) -
         if stream:
             measured = firsts[index] if firsts else None
             first = (target.prior_ttft_ms if measured is None else measured) * crowding
-        joules = target.active_w * expected / 1000 / places
         usd = target.usd_per_request + tokens_in * target.usd_per_token_in + tokens_out * target.usd_per_token_out
         if target.usd_per_second:
             usd += target.usd_per_second * expected / 1000
-        emits = now_g_per_kwh[target.backend_index] if now_g_per_kwh else target.g_per_kwh
-        found.append(Estimate(expected, first, usd, joules, joules / _J_PER_KWH * emits))
+        joules = carbon = 0.0
+        if target.active_w:
+            joules = target.active_w * expected / 1000 / places
+            emits = now_g_per_kwh[target.backend_index] if now_g_per_kwh else target.g_per_kwh
+            carbon = joules / _J_PER_KWH * emits
+        found.append(Estimate(expected, first, usd, joules, carbon))
     return found

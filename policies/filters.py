@@ -6,10 +6,11 @@ that adding or removing a backend cannot change what another may do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from policies import estimate
+from policies.generated import function
 from policies.quotas import Quota
 from policies.schema import Slo
 from policies.types import Bounds, Request, Snapshot, Target, Value
@@ -152,27 +153,33 @@ FILTERS: tuple[tuple[str, Filter], ...] = (
 )
 """Every filter, in the order their reasons are told. All of them run: one removal does not hide another."""
 
-SILENT: Mapping[str, Callable[[Context], bool]] = {
-    "tenant": lambda context: context.barred is None,
-    "capability": lambda context: (
-        context.bounds.context_tokens is None
-        or context.request.tokens_in + context.request.tokens_out <= context.bounds.context_tokens
-    ),
-    "clearance": lambda context: context.label <= context.bounds.clearance,
-    "constraint": lambda context: not context.violations,
-    "health": lambda context: not any(context.snapshot.unavailable),
-    "limits": lambda context: (
-        not any(context.snapshot.back_in_s)
-        and max(context.snapshot.in_flight, default=0)
-        < (context.bounds.batch_places if context.batch else context.bounds.places)
-    ),
-    "budget": lambda context: not context.quotas,
-    "rate_limit": lambda context: not context.quotas,
-    "deadline": lambda context: context.request.deadline_ms is None,
-    "slo": lambda context: context.slo is None or context.slo.on_miss != "reject",
+SILENT: Mapping[str, str] = {
+    "tenant": "context.barred is None",
+    "capability": "context.bounds.context_tokens is None"
+    " or context.request.tokens_in + context.request.tokens_out <= context.bounds.context_tokens",
+    "clearance": "context.label <= context.bounds.clearance",
+    "constraint": "not context.violations",
+    "health": "not any(context.snapshot.unavailable)",
+    "limits": "not any(context.snapshot.back_in_s) and max(context.snapshot.in_flight, default=0)"
+    " < (context.bounds.batch_places if context.batch else context.bounds.places)",
+    "budget": "not context.quotas",
+    "rate_limit": "not context.quotas",
+    "deadline": "context.request.deadline_ms is None",
+    "slo": "context.slo is None or context.slo.on_miss != 'reject'",
 }
-"""Filters of which it can be told without asking for each target that they reject none. Only time is saved by it: a
-filter that is not here is always asked."""
+"""Filters of which it can be told without asking for each target that they reject none: where this holds, in Python
+over `context`. Only time is saved by it: a filter that is not here is always asked."""
+_COVERED = SILENT.keys() == {name for name, _ in FILTERS}
+_silent = {name: function(name, "context", f"return {holds}", {}) for name, holds in SILENT.items()}
+_all_silent = function("all_silent", "context", f"return {' and '.join(f'({one})' for one in SILENT.values())}", {})
+
+
+def asked(context: Context) -> Sequence[tuple[str, Filter]]:
+    """The filters that may reject something. Nearly always none, which takes one look."""
+    if _COVERED and _all_silent(context):
+        return ()
+    return [(name, check) for name, check in FILTERS if name not in SILENT or not _silent[name](context)]
+
 
 POLICY_FILTERS = frozenset({"tenant", "capability", "clearance", "constraint", "shadow"})
 """What the policy decides and waiting or trying again will not change."""

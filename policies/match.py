@@ -12,6 +12,7 @@ from operator import attrgetter, eq
 from typing import Any
 
 from policies.calendar import Zones, utc_only, window_test
+from policies.generated import function
 from policies.schema import AttributeTest, EntityCondition, LabelRange, Match, NotText, Policy, Range, TextCondition
 from policies.sensitivity.entities import canonical
 from policies.types import Request, Target
@@ -148,7 +149,7 @@ class MatchCompiler:
                 yield _of(name, text_test(getattr(match, name)))
         for name in NUMBER_FIELDS:
             if getattr(match, name) is not None:
-                yield _of(name, number_test(getattr(match, name)))
+                yield _number(name, getattr(match, name))
         if match.entities is not None:
             yield _of("entities", entity_test(match.entities))
         for name in MAP_FIELDS:
@@ -172,6 +173,17 @@ class MatchCompiler:
 def _of(name: str, test: ValueTest) -> Dynamic:
     get = attrgetter(name)
     return lambda request, now: test(get(request))
+
+
+def _number(name: str, condition: float | Range) -> Dynamic:
+    if not isinstance(condition, Range) or condition.gt is not None or condition.lt is not None:
+        return _of(name, number_test(condition))
+    # The usual ones, in one call: most rules of a policy ask for sizes, and all up to the first that matches are asked.
+    known = {"low": -math.inf if condition.gte is None else condition.gte,
+             "high": math.inf if condition.lte is None else condition.lte}  # fmt: skip
+    body = f"value = request.{name}\nreturn value is not None and low <= value <= high"
+    made: Dynamic = function("holds", "request, now", body, known)
+    return made
 
 
 def _in(name: str, key: str, condition: TextCondition) -> Dynamic:

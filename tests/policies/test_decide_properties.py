@@ -19,6 +19,7 @@ from policies import decide as decide_module
 from policies import estimate
 from policies.decide import decide
 from policies.explain import as_dict
+from policies.filters import FILTERS
 from policies.types import Snapshot
 
 LEVELS = ["public", "internal", "confidential", "restricted"]
@@ -247,7 +248,7 @@ def test_filters_that_are_not_asked_would_have_rejected_none(fleet, constraints,
     down, in_flight, back = (part[: len(fleet)] for part in state)
     snapshot = replace(idle(policy), unavailable=down, in_flight=in_flight, back_in_s=back)
     decision = decide(request, snapshot, policy)
-    with mock.patch.object(decide_module, "SILENT", {}):
+    with mock.patch.object(decide_module, "asked", lambda context: FILTERS):
         assert decide(request, snapshot, policy) == decision
 
 
