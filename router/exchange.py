@@ -307,10 +307,12 @@ class Exchange:
         self._over = now = time.monotonic()
         if at.decided is not None and at.decided.decision.quotas:
             self._live.ledger.release(at.decided.id)
-        if self.trail.span is not None or log.isEnabledFor(logging.INFO):
+        span = self.trail.span
+        sampled = span is not None and span.trace_id is not None  # one that is not has nothing to tell
+        if sampled or log.isEnabledFor(logging.INFO):
             ended = at.ended(account.key, self._request.status, now)
-            if self.trail.span is not None:  # one that is not sampled has nothing to tell
-                self.trail.span.end(ended)
+            if span is not None:
+                span.end(ended)
             tell(ended, self.trail)
         self._service.endings.put(self._tell)
 
