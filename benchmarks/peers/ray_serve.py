@@ -42,7 +42,7 @@ class App:
 def main() -> None:
     port, upstream = int(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=100 * 2**20, logging_level="ERROR")
+    ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=100 * 2**20, logging_level="ERROR")
     try:
         serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port), logging_config=QUIET)
         options: dict[str, Any] = {"max_ongoing_requests": 1000, "ray_actor_options": {"num_cpus": 0}}
