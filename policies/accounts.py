@@ -57,14 +57,15 @@ def charge(
 
 
 def baseline_usd(alternatives: Sequence[Target], tokens_in: int, tokens_out: int, snapshot: Snapshot) -> float | None:
-    """What an answer of so many tokens would have cost at the cheapest of these; None where there are none. (What
-    `cost_usd` says, written out once more because it is asked of several for every request.)"""
+    """What an answer of so many tokens would have cost at the cheapest of these; None where there are none."""
     least = None
     for target in alternatives:
-        usd = target.usd_per_request + tokens_in * target.usd_per_token_in + tokens_out * target.usd_per_token_out
-        if target.usd_per_second:
-            measured = snapshot.latency_ms[target.index]
-            usd += target.usd_per_second * ((target.prior_ms if measured is None else measured) / 1000)
-        if least is None or usd < least:
-            least = usd
+        cost = cost_usd(target, tokens_in, tokens_out, _seconds(target, snapshot) if target.usd_per_second else 0.0)
+        if least is None or cost < least:
+            least = cost
     return least
+
+
+def _seconds(target: Target, snapshot: Snapshot) -> float:
+    measured = snapshot.latency_ms[target.index]
+    return (target.prior_ms if measured is None else measured) / 1000

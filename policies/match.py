@@ -52,10 +52,11 @@ def number_test(condition: float | Range | AttributeTest) -> ValueTest:
     """An exact number or bounds. None (not known) never passes."""
     if isinstance(condition, int | float):
         return partial(eq, condition)
-    gte, gt, lte, lt = condition.gte, condition.gt, condition.lte, condition.lt
-    if gt is None and lt is None:  # the usual ones, in one comparison
-        low, high = -math.inf if gte is None else gte, math.inf if lte is None else lte
+    closed = _closed(condition)
+    if closed is not None:
+        low, high = closed
         return lambda value: value is not None and low <= value <= high
+    gte, gt, lte, lt = condition.gte, condition.gt, condition.lte, condition.lt
 
     def inside(value: float | None) -> bool:
         return (
@@ -67,6 +68,16 @@ def number_test(condition: float | Range | AttributeTest) -> ValueTest:
         )
 
     return inside
+
+
+def _closed(condition: Range | AttributeTest) -> tuple[float, float] | None:
+    """Bounds that are themselves within, as nearly all are: those need one comparison."""
+    if condition.gt is not None or condition.lt is not None:
+        return None
+    return (
+        -math.inf if condition.gte is None else condition.gte,
+        math.inf if condition.lte is None else condition.lte,
+    )
 
 
 def label_test(condition: str | Sequence[str] | LabelRange, ranks: Mapping[str, int]) -> ValueTest:
@@ -176,13 +187,12 @@ def _of(name: str, test: ValueTest) -> Dynamic:
 
 
 def _number(name: str, condition: float | Range) -> Dynamic:
-    if not isinstance(condition, Range) or condition.gt is not None or condition.lt is not None:
+    closed = _closed(condition) if isinstance(condition, Range) else None
+    if closed is None:
         return _of(name, number_test(condition))
-    # The usual ones, in one call: most rules of a policy ask for sizes, and all up to the first that matches are asked.
-    known = {"low": -math.inf if condition.gte is None else condition.gte,
-             "high": math.inf if condition.lte is None else condition.lte}  # fmt: skip
+    # In one call: most rules of a policy ask for sizes, and all up to the first that matches are asked.
     body = f"value = request.{name}\nreturn value is not None and low <= value <= high"
-    made: Dynamic = function("holds", "request, now", body, known)
+    made: Dynamic = function("holds", "request, now", body, dict(zip(("low", "high"), closed, strict=True)))
     return made
 
 

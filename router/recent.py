@@ -4,7 +4,7 @@ made again, which gives the same to the bit."""
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 
 import msgspec
@@ -18,8 +18,8 @@ MOST = 512
 class Recent(Mapping[str, Decided]):
     """By the decision's id, the oldest first; those whose requests are not over yet come last."""
 
-    def __init__(self, most: int = MOST) -> None:
-        self._over: deque[tuple[str, bytes, CompiledPolicy]] = deque(maxlen=most)
+    def __init__(self) -> None:
+        self._over: OrderedDict[str, tuple[bytes, CompiledPolicy]] = OrderedDict()
         self._going: dict[str, Decided] = {}
 
     def begin(self, decided: Decided) -> None:
@@ -28,19 +28,19 @@ class Recent(Mapping[str, Decided]):
     def end(self, decided: Decided, record: bytes) -> None:
         """`record` is JSON, as it goes into the decision log."""
         self._going.pop(decided.id, None)
-        self._over.append((decided.id, record, decided.policy))
+        self._over[decided.id] = record, decided.policy
+        if len(self._over) > MOST:
+            self._over.popitem(last=False)
 
     def __getitem__(self, id: str) -> Decided:
         going = self._going.get(id)
         if going is not None:
             return going
-        for over, record, policy in self._over:  # one by one: somebody looks now and then, and every request is kept
-            if over == id:
-                return restored(msgspec.json.decode(record), policy)
-        raise KeyError(id)
+        record, policy = self._over[id]
+        return restored(msgspec.json.decode(record), policy)
 
     def __iter__(self) -> Iterator[str]:
-        yield from [id for id, _, _ in self._over]
+        yield from tuple(self._over)
         yield from tuple(self._going)
 
     def __len__(self) -> int:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 
 def alive(pid: int) -> bool:
@@ -67,6 +69,16 @@ def soon(happened: Callable[[], bool], within_s: float = 5.0) -> bool:
     while not happened() and time.monotonic() < deadline:
         time.sleep(0.02)
     return happened()
+
+
+def end(process: subprocess.Popen[Any], within_s: float) -> None:
+    """Ask it to end, and kill it where it does not."""
+    process.terminate()
+    try:
+        process.wait(within_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def kill(pids: Iterable[int]) -> None:

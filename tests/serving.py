@@ -15,7 +15,7 @@ from pathlib import Path
 from conftest import ROOT
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.processes import command, descendants, kill, listens
+from tests.processes import command, descendants, end, kill, listens
 
 START_S = 90
 
@@ -83,9 +83,5 @@ def serving(folder: Path, port: int, admin_port: int, *options: str) -> Iterator
     finally:
         watchdog.cancel()
         left = descendants(process.pid)
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        end(process, 30)
         kill(left)

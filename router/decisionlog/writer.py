@@ -56,12 +56,11 @@ class DecisionLog:
         self._wake, self._hurry = threading.Event(), threading.Event()
         settings.folder.mkdir(parents=True, exist_ok=True)
         self._seq, self._prev = 0, GENESIS  # of the last line that was put
-        self._written = 0, GENESIS  # of the last one in the files
         self._putting = threading.Lock()
         self._size = 0  # of the file
         self._file = self._open(self._last())
         cut = self._recover()
-        self._written = self._seq, self._prev
+        self._written = self._seq, self._prev  # of the last one in the files
         started: dict[str, Any] = {"event": "started", "at": time.time()}
         self._link(msgspec.json.encode(started | ({"cut_bytes": cut} if cut else {})))
         self._write(*self._take())

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from router.demo.processes import free_port
-from tests.processes import soon
+from tests.processes import end, soon
 
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = {name: f"pm-{name}-0123456789abcdef0123456789abcdef" for name in ("acme", "beta", "audit")}
@@ -197,12 +197,7 @@ class Fleet:
         for thread in self._threads:
             thread.join(30)
         if self._process is not None:
-            self._process.terminate()
-            try:
-                self._process.wait(20)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+            end(self._process, 20)
 
     def _ready(self) -> bool:
         assert self._process is not None and self._process.poll() is None, (self.folder / "router.log").read_text()

@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 import yaml
 
 from router.demo.processes import free_port
+from tests.processes import end
 from tests.prometheus.expressions import ALERTS, RECORDING, RULES
 
 MISSING = next((f"{name} is not installed" for name in ("prometheus", "promtool") if not shutil.which(name)), "")
@@ -64,12 +65,7 @@ class Prometheus:
     def stop(self) -> None:
         process, self._process = self._process, None
         if process is not None:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process, 10)
 
     def _wait_ready(self, within_s: float) -> None:
         deadline = time.monotonic() + within_s

@@ -5,8 +5,6 @@ from __future__ import annotations
 import pytest
 from conftest import THREE_TIERS
 
-from router.recent import Recent
-
 POLICY = """
 ---
 kind: Policy
@@ -48,7 +46,7 @@ def test_a_decision_can_be_read_back_without_its_payload(router):
 
 
 def test_only_the_latest_decisions_are_kept(router, monkeypatch):
-    monkeypatch.setattr(router.service, "recent", Recent(3))
+    monkeypatch.setattr("router.recent.MOST", 3)
     kept = [router.chat().headers["x-pointsman-decision"] for _ in range(5)][-3:]
     assert [one["id"] for one in get(router, "/decisions").json()["decisions"]] == kept[::-1]
 
