@@ -27,12 +27,16 @@ from backends.calls import Answer, Usage
 from backends.registry import BUILDERS
 from benchmarks.peers import pointsman
 from benchmarks.peers.upstream import MODEL
+from policies.estimate import cost_usd
+from policies.types import Candidate
 from router.app import DataApp
-from router.billing import Bill
+from router.billing import Bill, Counted
+from router.decisionlog.record import Decided
 from router.decisionlog.writer import LogSettings
 from router.exchange import Exchange
 from router.http.connection import ServerConnection
 from router.http.server import HttpServer
+from router.live import Live
 from router.loading import ConfigurationLoader
 from router.process import settle
 from router.recent import Recent
@@ -96,11 +100,23 @@ def _nothing(*_: object, **__: object) -> Account:
     return _ALIKE
 
 
+def _priced(
+    bill: Bill, live: Live, decided: Decided, purpose: str, candidate: Candidate, counted: Counted, s: float
+) -> None:
+    """What is left of a charge without telemetry: the answer's header says what it cost."""
+    usage = counted.told or Usage(decided.request.tokens_in, decided.request.tokens_out)
+    bill.usd += cost_usd(candidate.target, *usage, s)
+
+
+Part = tuple[type, str] | tuple[type, str, Callable[..., Any]]
+"""A function, and what to put in its place if it is not nothing."""
+
+
 @contextlib.contextmanager
-def without(*parts: tuple[type, str]) -> Iterator[None]:
+def without(*parts: Part) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
-        for owner, name in parts:
-            stack.enter_context(mock.patch.object(owner, name, _nothing))
+        for owner, name, *instead in parts:
+            stack.enter_context(mock.patch.object(owner, name, *(instead or [_nothing])))
         yield
 
 
@@ -111,8 +127,8 @@ METRICS = (
     (Gauges, "publish"),
 )
 RECORD = ((Service, "concluded"), (Recent, "begin"))
-BOOKS = ((Exchange, "_count"), (Exchange, "_conclude"), (Bill, "charge"))
-VARIANTS: dict[str, tuple[tuple[type, str], ...]] = {
+BOOKS = ((Exchange, "_count"), (Exchange, "_conclude"), (Bill, "charge", _priced))
+VARIANTS: dict[str, tuple[Part, ...]] = {
     "everything": (),
     "without metrics": METRICS,
     "without the decision's record": RECORD,
@@ -120,7 +136,7 @@ VARIANTS: dict[str, tuple[tuple[type, str], ...]] = {
 }
 
 
-async def _round(app: DataApp, parts: tuple[tuple[type, str], ...]) -> float:
+async def _round(app: DataApp, parts: tuple[Part, ...]) -> float:
     """CPU-µs of a request."""
     written = 0
 

@@ -23,7 +23,7 @@ class Charge(Value, frozen=True, gc=False, omit_defaults=True):
     tokens_in: int = 0
     tokens_out: int = 0
     estimated: bool = False  # whether the tokens are: the backend told none
-    marginal_usd: float = 0.0  # without what is paid by the hour: what this answer alone has added
+    reserved_usd: float = 0.0  # of `usd`, its share of what is paid by the hour; the rest this answer alone has added
     energy_j: float = 0.0  # modelled from watts and seconds
     carbon_g: float = 0.0
 
@@ -50,7 +50,7 @@ def charge(
         tokens_in,
         tokens_out,
         estimated,
-        usd - target.reserved_usd,
+        target.reserved_usd,
         joules,
         carbon_g(joules, target.g_per_kwh if g_per_kwh is None else g_per_kwh) if joules else 0.0,
     )
@@ -64,6 +64,24 @@ def baseline_usd(alternatives: Sequence[Target], tokens_in: int, tokens_out: int
         if least is None or cost < least:
             least = cost
     return least
+
+
+def competing(targets: Sequence[Target]) -> tuple[Target, ...]:
+    """Those that may be the cheapest of these: without any that another never asks more than."""
+    kept: list[Target] = []
+    for target in targets:
+        if not any(_never_dearer(other, target) for other in kept):
+            kept = [other for other in kept if not _never_dearer(target, other)] + [target]
+    return tuple(kept)
+
+
+def _never_dearer(one: Target, other: Target) -> bool:
+    return (
+        one.usd_per_request <= other.usd_per_request
+        and one.usd_per_token_in <= other.usd_per_token_in
+        and one.usd_per_token_out <= other.usd_per_token_out
+        and not one.usd_per_second
+    )
 
 
 def _seconds(target: Target, snapshot: Snapshot) -> float:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
+from policies.accounts import competing
 from policies.calendar import Zones, utc_only
 from policies.carbon import Intensity, intensities
 from policies.checks import DEFAULT_RULE, check_clearances, check_names, check_policy
@@ -185,8 +186,8 @@ class CompiledPolicy:
 
 
 def _baselines(targets: Sequence[Target], named: str | None) -> tuple[Target, ...]:
-    clouds = tuple(target for target in targets if target.tier == "cloud")
-    return tuple(target for target in clouds if target.backend == named) or clouds
+    clouds = [target for target in targets if target.tier == "cloud"]
+    return competing([target for target in clouds if target.backend == named] or clouds)
 
 
 def compile_documents(

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from policies.schema import Slo, Strategy
 
-_NOTHING: Mapping[Any, Any] = MappingProxyType({})
+NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
 
 class Value(msgspec.Struct, frozen=True, gc=False):
@@ -24,8 +24,11 @@ class Value(msgspec.Struct, frozen=True, gc=False):
     msgspec.structs. (No cycles through them, so the garbage collector need not look.)"""
 
 
-class Request(Value, frozen=True, gc=False):
-    """What a decision needs to know of an inference call. Never its payload."""
+class Request(
+    Value, frozen=True, gc=False, omit_defaults=True, rename={"label": "rank", "masked_label": "masked_rank"}
+):
+    """What a decision needs to know of an inference call. Never its payload: the decision log writes it down as it is,
+    without what is not known, and with labels called what they are, ranks."""
 
     id: str
     model: str
@@ -45,16 +48,14 @@ class Request(Value, frozen=True, gc=False):
     caller_region: str = ""
     entities: frozenset[str] = frozenset()  # types found by detectors; never values
     masked_label: int | None = None  # the label once pseudonymised; None: it cannot be
-    headers: Mapping[str, str] = _NOTHING  # those that the policy allows
-    labels: Mapping[str, str] = _NOTHING  # what the caller calls it
+    headers: Mapping[str, str] = NOTHING  # those that the policy allows
+    labels: Mapping[str, str] = NOTHING  # what the caller calls it
 
     def __repr__(self) -> str:  # without what callers write into headers
         return f"Request(id={self.id!r}, model={self.model!r}, task={self.task!r}, tenant={self.tenant!r}, …)"
 
     def labelled(self, label: int, masked_label: int | None, entities: frozenset[str] | None = None) -> Request:
-        return replace(
-            self, label=label, masked_label=masked_label, entities=self.entities if entities is None else entities
-        )
+        return replace(self, label=label, masked_label=masked_label, entities=entities or self.entities)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ class Snapshot(Value, frozen=True, gc=False):
     latency_ms: tuple[float | None, ...]  # by target: measured, or None for "use the prior"
     ttft_ms: tuple[float | None, ...] = ()  # likewise, to the first token of a stream; empty: none measured
     now: float = 0.0  # seconds since 1970, UTC
-    spent: Mapping[tuple[int, str], float] = _NOTHING
+    spent: Mapping[tuple[int, str], float] = NOTHING
     """(quota's index, key) -> what its period has used so far or may not use here; what is absent has used nothing."""
     growth: tuple[tuple[float, float] | None, ...] = ()
     """By target: the usual size of what `latency_ms` was measured of, and the ms of each unit more; None: not known. Of

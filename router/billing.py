@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from backends.calls import Usage
-from policies.accounts import Charge, baseline_usd, charge
+from policies.accounts import Charge, charge
 from policies.estimate import cost_usd, size
 from policies.types import Candidate
 from router.attempts import Result
@@ -34,6 +34,7 @@ class Bill:
 
     charges: list[Charge] = field(default_factory=list)
     usd: float = 0.0  # of all of them
+    answer: Charge | None = None  # that of them whose answer is used
 
     def charge(
         self, live: Live, decided: Decided, purpose: str, candidate: Candidate, counted: Counted, seconds: float
@@ -51,6 +52,8 @@ class Bill:
         made = charge(target, purpose, tokens_in, tokens_out, estimated, seconds if seconds > 0.0 else 0.0, intensity)
         self.charges.append(made)
         self.usd += made.usd
+        if purpose == "answer":
+            self.answer = made
         if quotas:
             tokens = tokens_in + tokens_out
             live.ledger.charge(decided.id, decided.decision, request, target.backend, tokens, made.usd, now)
@@ -78,10 +81,3 @@ class Bill:
         request = decided.request
         seconds = candidate.estimate.latency_ms / 1000
         return self.usd + cost_usd(candidate.target, request.tokens_in, request.tokens_out, seconds)
-
-    def baseline_usd(self, decided: Decided) -> float | None:
-        """What the answer would have cost in the cloud; None where it has no such model."""
-        for one in self.charges:
-            if one.purpose == "answer":
-                return baseline_usd(decided.decision.baselines, one.tokens_in, one.tokens_out, decided.snapshot)
-        return None

@@ -16,7 +16,9 @@ _MOMENT_S = 0.005
 class Endings:
     """Belongs to one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, then: Callable[[], None]) -> None:
+        """`then` is called when some have been told."""
+        self._then = then
         self._untold: list[Callable[[], None]] = []
 
     @property
@@ -36,3 +38,4 @@ class Endings:
                 tell()
             except Exception:  # a defect in one must not keep back the others
                 log.exception("a request's end could not be told")
+        self._then()

@@ -303,7 +303,7 @@ class Exchange:
 
     def _conclude(self, outcome: str) -> None:
         """It is over: free what it has reserved, end its span. The rest is told a moment later."""
-        account, at = self._count(outcome), self._at
+        account, at = self._account or self._count(outcome), self._at
         self._over = now = time.monotonic()
         if at.decided is not None and at.decided.decision.quotas:
             self._live.ledger.release(at.decided.id)

@@ -7,10 +7,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 
 from policies.compile import CompiledPolicy
 from policies.errors import did_you_mean
+from policies.types import NOTHING, Value
 from router.errors import bad_request
 
 _NAMES = frozenset(
@@ -28,8 +28,7 @@ _REASON = re.compile(r"[\x20-\x7e]{1,200}\Z")
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
-@dataclass(frozen=True, slots=True)
-class Hints:
+class Hints(Value, frozen=True, gc=False):
     label: int | None = None
     usage: str = ""
     latency_ms: float | None = None
@@ -38,8 +37,8 @@ class Hints:
     no_fallback: bool = False
     session: str = ""
     caller_region: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)  # those that the policy may ask for
-    labels: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = NOTHING  # those that the policy may ask for
+    labels: Mapping[str, str] = NOTHING
     declassify: int | None = None  # asked for; whether the tenant may is not known here
     trace: bool = False
 
@@ -70,7 +69,7 @@ def parse_hints(headers: Iterable[tuple[bytes, bytes]], policy: CompiledPolicy) 
         _boolean(given, "x-no-fallback"),
         _matching(given, "x-session-id", _ID, "1 to 128 visible ASCII characters"),
         _matching(given, "x-caller-region", _WORD, "1 to 64 letters, digits and ._:/-"),
-        allowed,
+        allowed or NOTHING,
         _labels(given),
         _declassify(given, policy),
         _boolean(given, "x-pointsman-trace"),

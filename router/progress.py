@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from backends.calls import Usage
+from policies.accounts import baseline_usd
 from policies.compile import CompiledPolicy
 from policies.tenants import NOBODY, Tenant
 from router.attempts import Result, Step
@@ -48,41 +49,26 @@ class Progress:
     @property
     def broke_off(self) -> bool:
         """Whether an answer began that did not come to its end."""
-        if self.first_byte is None or self.decided is None:
-            return False
-        return not any(charge.purpose == "answer" for charge in self.bill.charges)
+        return self.first_byte is not None and self.decided is not None and self.bill.answer is None
 
     def key(self, outcome: str, policy: CompiledPolicy) -> tuple[str, ...]:
         """The parts of an `EndedKey`."""
-        target = self.result.candidate.target if self.result is not None else None
-        parsed, task, model, route = self.parsed, "", "", ""
-        if parsed is not None:
-            task, route = parsed.task, self.route
-            model = parsed.model if parsed.model in policy.model_names else UNKNOWN_MODEL
-        return (
-            route,
-            task,
-            model,
-            self.tenant.name,
-            self.decided.decision.rule if self.decided is not None else "",
-            target.backend if target is not None else "",
-            target.tier if target is not None else "",
-            outcome,
-        )
-
-    def slo_met(self, outcome: str, now: float) -> bool | None:
-        """Whether the objective was, from when its body had come in."""
-        if self.decided is None:
-            return None
-        ttft_ms = (self.first_byte - self.read) * 1000 if self.first_byte is not None else None
-        return slo_met(outcome, self.decided.decision, (now - self.read) * 1000, ttft_ms)
+        parsed, decided, result, tenant = self.parsed, self.decided, self.result, self.tenant.name
+        if parsed is None:
+            return "", "", "", tenant, "", "", "", outcome
+        model = parsed.model if parsed.model in policy.model_names else UNKNOWN_MODEL
+        rule = "" if decided is None else decided.decision.rule
+        if result is None:
+            return self.route, parsed.task, model, tenant, rule, "", "", outcome
+        target = result.candidate.target
+        return self.route, parsed.task, model, tenant, rule, target.backend, target.tier, outcome
 
     def since_backends(self, result: Result, now: float) -> float:
         """Seconds since no backend was waited for any more: the answer, and what came of other attempts, was there."""
         there = result.ended or result.began_at
         if len(self.steps) > 1:
             there = max(there, *(step.began + step.ms / 1000 for step in self.steps))
-        return max(now - there, 0.0)
+        return now - there if now > there else 0.0
 
     def overhead_s(self, now: float) -> float | None:
         """What the router itself took: until the first attempt, and from the answer on; of a stream, to its first
@@ -100,25 +86,30 @@ class Progress:
         return (now - self.first_byte) / (tokens - 1) if tokens > 1 else None
 
     def outcome(self, outcome: str, now: float) -> Outcome:
-        """How it ended."""
-        result, usage, first_byte, bill = self.result, self.usage, self.first_byte, self.bill
+        """How it ended. Objectives run from when its body had come in."""
+        result, usage, first_byte, bill, decided = self.result, self.usage, self.first_byte, self.bill, self.decided
         told_in, told_out = (None, None) if usage is None else usage
-        baseline = None
-        if self.decided is not None and outcome == "ok":
-            baseline = bill.baseline_usd(self.decided)
+        ttft_ms = waited_ms = met = baseline = None
+        if first_byte is not None:
+            ttft_ms, waited_ms = (first_byte - self.arrived) * 1000, (first_byte - self.read) * 1000
+        if decided is not None:
+            decision, answer = decided.decision, bill.answer
+            met = slo_met(outcome, decision, (now - self.read) * 1000, waited_ms)
+            if outcome == "ok" and answer is not None:
+                baseline = baseline_usd(decision.baselines, answer.tokens_in, answer.tokens_out, decided.snapshot)
         return Outcome(
             outcome,
             0 if result is None else result.attempts,
             (now - self.arrived) * 1000,
             None if result is None else result.candidate.target.backend,
-            None if first_byte is None else (first_byte - self.arrived) * 1000,
+            ttft_ms,
             told_in,
             told_out,
             bill.usd if bill.charges else None,
             [one.told() for one in self.steps] if len(self.steps) > 1 else None,
             bill.charges or None,
             baseline,
-            self.slo_met(outcome, now),
+            met,
         )
 
     def ended(self, key: EndedKey, status: int, now: float) -> Ended:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -16,13 +15,12 @@ from policies.schema import HttpRequest
 from policies.sensitivity.labels import Label, declassified, label
 from policies.sensitivity.pseudonyms import Pseudonyms, mask_copies, mask_strings, strings_of
 from policies.tenants import ANONYMOUS, Tenant
-from policies.types import Request
+from policies.types import NOTHING, Request
 from router.errors import ApiError
 from router.hints import Hints, parse_hints
 from router.wire import oip, openai
 from router.wire.parsed import Parsed
 
-_NO_LABELS: Mapping[str, str] = MappingProxyType({})
 _KEPT = frozenset({"model"})
 """Fields of a body that name things for the router, and are not masked."""
 
@@ -73,7 +71,7 @@ def build_request(
         session=session_key(hints.session) if hints.session else "",
         caller_region=hints.caller_region,
         headers=hints.headers,
-        labels=_labels(parsed, hints, policy) if policy.label_names else _NO_LABELS,
+        labels=_labels(parsed, hints, policy) if policy.label_names else NOTHING,
     )
     floor = policy.floor(request, now)
     tenant_floor = None if policy.tenants is None else tenant.floor

@@ -35,7 +35,7 @@ from router.ledgers.central import CentralLedger, open_central
 from router.ledgers.client import Leases
 from router.live import Live
 from router.orders import LOG_LEVEL, RELOAD, Orders, Reload
-from router.recent import Recent
+from router.recent import Ended, Recent
 from router.requests import Masked, build_request, deadline_ms
 from router.scans import Scans, beside_the_loop
 from router.settings import Settings
@@ -101,7 +101,8 @@ class Service:
         self.draining = False  # told to stop
         self.ended = False  # nothing is begun any more
         self.exchanges: set[Ending] = set()
-        self.endings = Endings()
+        self.endings = Endings(self._written_down)
+        self._ended: list[Ended] = []  # whose records are made, and not put yet
         self.recent = Recent()
         self.log: DecisionLog | None = None
         self.orders = Orders({RELOAD: self.reload, LOG_LEVEL: logs.obey})
@@ -146,10 +147,11 @@ class Service:
             exchange.end()
 
     async def aclose(self) -> None:
-        self.endings.settle()
         for task in self._retiring:
             task.cancel()
+        self.endings.settle()
         await asyncio.gather(*self._retiring, self._comparisons.aclose(), return_exceptions=True)
+        self.endings.settle()
         await self.shadows.aclose()
         await self.live.aclose()
         if self._folding is not None:
@@ -281,14 +283,20 @@ class Service:
             self._record(decided, outcome)
             return
         beside = beside_the_loop(decided.request.body_bytes, candidate)
-        record = functools.partial(self._record, decided, outcome)
-        self._comparisons.compare(candidate, decided, parsed, hints, beside, record)
+
+        def told(other: Told) -> None:
+            self.endings.put(functools.partial(self._record, decided, outcome, other))
+
+        self._comparisons.compare(candidate, decided, parsed, hints, beside, told)
 
     def _record(self, decided: Decided, outcome: Outcome, other: Told = None) -> None:
-        encoded = _ENCODER.encode(as_record(decided, outcome, other))
-        self.recent.end(decided, encoded)
-        if self.log is not None:
-            self.log.put(encoded)
+        self._ended.append((decided.id, _ENCODER.encode(as_record(decided, outcome, other)), decided.policy))
+
+    def _written_down(self) -> None:
+        ended, self._ended = self._ended, []
+        self.recent.end(ended)
+        if self.log is not None and ended:
+            self.log.put(*[record for _, record, _ in ended])
 
     def _copied(self, decided: Decided, bill: Bill) -> None:
         """What a copy has cost, and its line in the decision log: its request's own may be there already."""

@@ -259,7 +259,7 @@ MUTANTS = (
     ),
     Mutant(
         "decision log", "a replay forgets what the hour's power emitted", "router/decisionlog/record.py",
-        'of("g_per_kwh", names, 0.0) if "g_per_kwh" in state else ()', "()",
+        "        state.g_per_kwh,\n", "        (),\n",
         "tests/router/test_intensities.py",
     ),
     Mutant(

@@ -113,7 +113,8 @@ def _line(record: dict[str, Any]) -> str:
     place = outcome.get("backend") or "-"
     attempts = f" after {outcome['attempts']} attempts" if outcome.get("attempts", 0) > 1 else ""
     cost = f" ${outcome['cost_usd']:.6f}" if "cost_usd" in outcome else ""
-    why = f" [{'; '.join(f'{backend}: {by}' for backend, by in decision['rejected'])}]" if decision["rejected"] else ""
+    rejected = decision.get("rejected")
+    why = f" [{'; '.join(f'{backend}: {by}' for backend, by in rejected)}]" if rejected else ""
     other = record.get("candidate")
     differs = f" | candidate: {_goes_to(other['decision'])}" if other else ""
     return (
@@ -124,4 +125,4 @@ def _line(record: dict[str, Any]) -> str:
 
 
 def _goes_to(decision: dict[str, Any]) -> str:
-    return str(decision["attempts"][0] if decision["attempts"] else f"refused ({decision['refusal']})")
+    return str(decision["attempts"][0][0] if "attempts" in decision else f"refused ({decision['refusal']})")

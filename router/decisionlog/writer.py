@@ -67,13 +67,15 @@ class DecisionLog:
         self._thread = threading.Thread(target=self._run, name="decision-log", daemon=True)
         self._thread.start()
 
-    def put(self, record: bytes) -> None:
-        """`record` is a JSON object."""
-        if self._queued >= self._settings.max_queued:
-            self._on_drop()
-            return
+    def put(self, *records: bytes) -> None:
+        """Each is a JSON object."""
+        room = max(self._settings.max_queued - self._queued, 0)
+        if len(records) > room:
+            for _ in records[room:]:
+                self._on_drop()
+            records = records[:room]
         with self._putting:
-            self._link(record)
+            self._link(*records)
         if self._asleep:
             self._wake.set()
 
@@ -97,11 +99,14 @@ class DecisionLog:
             self._wake.set()
             time.sleep(0.001)
 
-    def _link(self, record: bytes) -> None:
-        self._seq += 1
-        line, self._prev = link(self._prev, self._seq, record)
-        self._lines += line
-        self._queued += 1
+    def _link(self, *records: bytes) -> None:
+        seq, prev, lines = self._seq, self._prev, self._lines
+        for record in records:
+            seq += 1
+            line, prev = link(prev, seq, record)
+            lines += line
+        self._seq, self._prev = seq, prev
+        self._queued += len(records)
 
     # --- the writer's thread --------------------------------------------------------------------------------------
 
@@ -149,8 +154,7 @@ class DecisionLog:
         with self._putting:
             later, self._lines, self._queued = self._lines, bytearray(), 0
             self._seq, self._prev = self._written
-            for line in later.splitlines(keepends=True):
-                self._link(unlinked(bytes(line)))
+            self._link(*[unlinked(bytes(line)) for line in later.splitlines(keepends=True)])
 
     def _write(self, lines: bytearray, queued: int) -> None:
         if not queued:

@@ -42,7 +42,7 @@ class Group:
 
     def charge(self, charge: Mapping[str, Any]) -> None:
         self.usd += charge["usd"]
-        self.marginal_usd += charge.get("marginal_usd", 0.0)
+        self.marginal_usd += charge["usd"] - charge.get("reserved_usd", 0.0)
         tokens_in, tokens_out = charge.get("tokens_in", 0), charge.get("tokens_out", 0)
         self.tokens_in += tokens_in
         self.tokens_out += tokens_out
@@ -118,7 +118,7 @@ class Tally:
         for group in (self.total, *own, *(self.by[name][value] for name, value in places)):
             group.end(outcome, usd)
         self.outcomes[outcome["outcome"]] += 1
-        self.labels[decision["sent_label"], tier] += 1
+        self.labels[decision.get("sent_label") or decision["label"], tier] += 1
         if outcome["outcome"] == "ok":
             minute.tiers[tier] += 1
             minute.baseline_usd += outcome.get("baseline_usd", usd)
@@ -129,4 +129,4 @@ class Tally:
             for group in (*groups, *own):
                 group.charge(charge)
             self.purposes[charge.get("purpose", "answer")] += charge["usd"]
-            minute.marginal_usd += charge.get("marginal_usd", 0.0)
+            minute.marginal_usd += charge["usd"] - charge.get("reserved_usd", 0.0)

@@ -67,7 +67,7 @@ class Spent:
 
     def add(self, charge: Charge) -> None:
         self.usd += charge.usd
-        self.marginal_usd += charge.marginal_usd
+        self.marginal_usd += charge.usd - charge.reserved_usd
         self.seconds += charge.seconds
         self.tokens_in += charge.tokens_in
         self.tokens_out += charge.tokens_out
@@ -88,7 +88,7 @@ class Sums:
     met: int = 0
     missed: int = 0
     baseline_usd: float = 0.0
-    spent: dict[Spending, Spent] = field(default_factory=dict)
+    charges: list[Charge] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -108,7 +108,7 @@ class Accounts:
         self._metrics = metrics
         self._energy = energy or MeasuredEnergy(metrics)
         self._accounts: dict[tuple[str, ...], Account] = {}  # no more than the metrics have series
-        self._copies: dict[Spending, Spent] = {}
+        self._copies: list[Charge] = []
         metrics.fold_first(self)
 
     def count(self, key: tuple[str, ...]) -> Account:
@@ -145,9 +145,8 @@ class Accounts:
             sums.met += 1
         elif met is not None:
             sums.missed += 1
-        charges = outcome.charges
-        if charges is not None:
-            _spend(sums.spent, charges)
+        if outcome.charges is not None:
+            sums.charges += outcome.charges
         if outcome.outcome != "ok":
             return
         sums.baseline_usd += outcome.cost_usd or 0.0 if outcome.baseline_usd is None else outcome.baseline_usd
@@ -160,15 +159,15 @@ class Accounts:
 
     def copied(self, charges: Sequence[Charge]) -> None:
         """A copy of a request has cost that."""
-        _spend(self._copies, charges)
+        self._copies += charges
 
     def fold(self) -> None:
         for account in self._accounts.values():
             if account.sums.counted or account.sums.seconds:
                 sums, account.sums = account.sums, Sums()
                 self._tell(account.key, sums)
-        copies, self._copies = self._copies, {}
-        self._tell_spent(copies)
+        copies, self._copies = self._copies, []
+        self._tell_spent(_added_up(copies))
         self._energy.fold()
 
     def _tell_spent(self, found: Mapping[Spending, Spent]) -> None:
@@ -208,8 +207,9 @@ class Accounts:
             metrics.slo.add((key.rule, "true"), sums.met)
         if sums.missed:
             metrics.slo.add((key.rule, "false"), sums.missed)
-        self._tell_spent(sums.spent)
-        for spent in sums.spent.values():
+        found = _added_up(sums.charges)
+        self._tell_spent(found)
+        for spent in found.values():
             metrics.tenant_cost_usd.add((key.tenant,), spent.usd)
             metrics.tenant_tokens.add((key.tenant, "in"), spent.tokens_in)
             metrics.tenant_tokens.add((key.tenant, "out"), spent.tokens_out)
@@ -221,13 +221,15 @@ class Accounts:
             metrics.gen_ai_token.observe_all(gen_ai, sums.per_token)
 
 
-def _spend(found: dict[Spending, Spent], charges: Sequence[Charge]) -> None:
+def _added_up(charges: Sequence[Charge]) -> dict[Spending, Spent]:
+    found: dict[Spending, Spent] = {}
     for charge in charges:
         at = charge.backend, charge.tier, charge.model, charge.purpose, charge.estimated
         spent = found.get(at)
         if spent is None:
             spent = found[at] = Spent()
         spent.add(charge)
+    return found
 
 
 def _requests_labels(key: EndedKey) -> Labels:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections import Counter as Counted
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -24,17 +25,17 @@ class Tally:
     def __init__(self, metric: Counter | Gauge, at_once: bool = False) -> None:
         """`at_once`: nothing is kept back, so that a process that is killed has counted all that it has done."""
         self.metric, self._at_once = metric, at_once
-        self._pending: dict[Labels, float] = {}
+        self._pending: defaultdict[Labels, float] = defaultdict(float)
 
     def add(self, labels: Labels, amount: float = 1.0) -> None:
         if self._at_once:
             self._hand_over(labels, amount)
         else:
-            self._pending[labels] = self._pending.get(labels, 0.0) + amount
+            self._pending[labels] += amount
 
     def fold(self) -> None:
         """Hand over what has come together."""
-        pending, self._pending = self._pending, {}
+        pending, self._pending = self._pending, defaultdict(float)
         for labels, amount in pending.items():
             self._hand_over(labels, amount)
 

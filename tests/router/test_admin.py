@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from conftest import THREE_TIERS
 
+from router.recent import Recent
+
 POLICY = """
 ---
 kind: Policy
@@ -45,8 +47,8 @@ def test_a_decision_can_be_read_back_without_its_payload(router):
         assert "社外秘" not in body
 
 
-def test_only_the_latest_decisions_are_kept(router, monkeypatch):
-    monkeypatch.setattr("router.recent.MOST", 3)
+def test_only_the_latest_decisions_are_kept(router):
+    router.service.recent = Recent(3)
     kept = [router.chat().headers["x-pointsman-decision"] for _ in range(5)][-3:]
     assert [one["id"] for one in get(router, "/decisions").json()["decisions"]] == kept[::-1]
 

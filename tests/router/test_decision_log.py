@@ -21,11 +21,10 @@ from msgspec.structs import replace
 
 from policies.decide import decide
 from policies.sensitivity.labels import Label
-from policies.types import Request
 from router.cli import main
 from router.decisionlog.chain import GENESIS, Verification, link, unlink
 from router.decisionlog.files import chains, lines
-from router.decisionlog.record import Decided, Outcome, Stated, as_record, replay
+from router.decisionlog.record import Decided, Outcome, as_record, replay
 from router.decisionlog.writer import DecisionLog, LogSettings
 
 # --- the chain ----------------------------------------------------------------------------------------------------
@@ -208,10 +207,6 @@ def test_a_disk_that_is_full_loses_records_and_not_the_router(tmp_path, monkeypa
     log.put(entry(2))
     log.close()
     assert not verify(folder_lines(tmp_path))[0].broken
-
-
-def test_a_record_states_every_fact_of_a_request():
-    assert set(Stated.__struct_fields__) == set(Request.__struct_fields__)
 
 
 def test_what_waits_behind_lost_records_follows_from_what_was_written(tmp_path):

@@ -208,7 +208,7 @@ def test_a_decision_under_a_series_is_made_again_to_the_bit_also_under_the_next_
     router.join()
     (files,) = chains([tmp_path / "log"]).values()
     records = [record for line in lines(files) if "decision" in (record := json.loads(line))]
-    assert [record["state"]["g_per_kwh"] for record in records] == [{"sunny": CLEAN, "steady": 200.0}] * 3
+    assert [record["state"]["g_per_kwh"] for record in records] == [[CLEAN, 200.0]] * 3
     folder.series((time.time() - 60, DIRTY))  # what it says now is no part of what was decided then
     for decision_id in ids:
         status, out, _ = run(capsys, "explain", folder.path, "--replay", decision_id, "--log", tmp_path / "log")
