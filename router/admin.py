@@ -74,7 +74,7 @@ class AdminApp:
                 return 200, {"digest": policy.digest, "rules": [r.name for r in policy.rules], "levels": policy.levels}
             case "GET", ["decisions"]:
                 service.endings.settle()
-                return 200, {"decisions": [self._shown(one) for one in reversed(list(service.recent.values()))]}
+                return 200, {"decisions": [self._shown(one) for one in reversed(service.recent.latest())]}
             case "GET", ["decisions", decision_id]:
                 found = service.recent.get(decision_id)
                 if found is None:

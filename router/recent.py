@@ -5,7 +5,7 @@ made again, which gives the same to the bit."""
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -17,8 +17,8 @@ Ended = tuple[str, bytes, CompiledPolicy]
 """A decision whose request is over: its id, its record as the decision log has it, and the policy that made it."""
 
 
-class Recent(Mapping[str, Decided]):
-    """By the decision's id, the oldest first; those whose requests are not over yet come last."""
+class Recent:
+    """Belongs to one event loop."""
 
     def __init__(self, most: int = MOST) -> None:
         self._over: deque[Ended] = deque(maxlen=most)
@@ -33,18 +33,16 @@ class Recent(Mapping[str, Decided]):
         for id, _, _ in ended:
             going.pop(id, None)
 
-    def __getitem__(self, id: str) -> Decided:
-        going = self._going.get(id)
-        if going is not None:
-            return going
-        for one, record, policy in self._over:
-            if one == id:
-                return restored(msgspec.json.decode(record), policy)
-        raise KeyError(id)
+    def latest(self) -> list[Decided]:
+        """The oldest first; those whose requests are not over yet come last."""
+        over, going = list(self._over), list(self._going.values())
+        return [_again(record, policy) for _, record, policy in over] + going
 
-    def __iter__(self) -> Iterator[str]:
-        yield from [id for id, _, _ in self._over]
-        yield from tuple(self._going)
+    def get(self, id: str) -> Decided | None:
+        """By the decision's id."""
+        found = [_again(record, policy) for one, record, policy in list(self._over) if one == id]
+        return found[0] if found else self._going.get(id)
 
-    def __len__(self) -> int:
-        return len(self._over) + len(self._going)
+
+def _again(record: bytes, policy: CompiledPolicy) -> Decided:
+    return restored(msgspec.json.decode(record), policy)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from msgspec.structs import asdict, replace
+from msgspec.structs import replace
 
 from policies.accounts import Charge
 from policies.compile import CompiledPolicy
@@ -152,7 +152,7 @@ def trace(decided: Decided) -> str:
     """The decision for the caller's own eyes, as base64 of JSON in a header: what and which, without the reasons."""
     policy, label = decided.policy, decided.label
     raised = [[source, policy.levels[rank]] for source, rank in label.raised_by]
-    shown = {"policy": policy.digest, "raised_by": raised, **asdict(compact(decided.decision, policy))}
+    shown = {"policy": policy.digest, "raised_by": raised, **msgspec.to_builtins(compact(decided.decision, policy))}
     encoded = base64.b64encode(msgspec.json.encode(shown))
     return encoded.decode() if len(encoded) <= MAX_TRACE else TRACE_TOO_LARGE
 

@@ -15,6 +15,7 @@ from router.health import STATES
 from router.live import Live
 from router.telemetry.accounts import SERVICE_FAULTS
 from router.telemetry.metrics import Metrics
+from router.telemetry.tallies import Series
 
 GONE = math.nan
 """The value of a gauge whose subject is there no more: a reload took it away. It is not shown (`exposition`), since
@@ -33,6 +34,7 @@ class Gauges:
         self._metrics = metrics
         self._shown: dict[Gauge, set[tuple[str, ...]]] = {}
         self._now: dict[Gauge, set[tuple[str, ...]]] = {}
+        self._series: dict[Gauge, Series[Gauge]] = {}
         self._ejections: dict[str, int] = {}  # that have been counted
 
     def publish(self, live: Live, log_queued: int | None) -> None:
@@ -68,11 +70,17 @@ class Gauges:
         live.ledger.publish(self._set, metrics, wall)
         for gauge, shown in self._shown.items():
             for labels in shown - self._now.get(gauge, set()):
-                gauge.labels(*labels).set(GONE)
+                self._series_of(gauge)[labels].set(GONE)
         self._shown = self._now
 
+    def _series_of(self, gauge: Gauge) -> Series[Gauge]:
+        series = self._series.get(gauge)
+        if series is None:
+            series = self._series[gauge] = Series(gauge)
+        return series
+
     def _set(self, gauge: Gauge, labels: tuple[str, ...], value: float) -> None:
-        (gauge.labels(*labels) if labels else gauge).set(value)
+        self._series_of(gauge)[labels].set(value)
         self._now.setdefault(gauge, set()).add(labels)
 
 

@@ -270,7 +270,7 @@ def test_twenty_reloads_a_third_of_them_bad_during_two_thousand_requests(folder,
     assert not any(rule.startswith("bad") for rule in rules)
     assert len(rules) > 5
     assert len(valid) == 15
-    for decided in router.service.recent.values():
+    for decided in router.service.recent.latest():
         assert decided.decision.policy in valid
         assert decided.decision.rule in {rule.name for rule in decided.policy.rules}
     assert all(state.in_flight == 0 for state in router.service.state.backends)
