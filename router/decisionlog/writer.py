@@ -111,9 +111,11 @@ class DecisionLog:
     # --- the writer's thread --------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        """Lines are gathered for a moment and then written all at once."""
+        """Lines are gathered for a moment and then written all at once. While some come in every moment, nobody is
+        woken: a thread that wants the interpreter costs others more than what it does."""
+        quiet = True
         while True:
-            if not self._queued and not self._ending:
+            if quiet and not self._queued and not self._ending:
                 self._asleep = True
                 if not self._queued:  # one that came just now would wake nobody
                     self._wake.wait()
@@ -126,6 +128,7 @@ class DecisionLog:
             if ending:
                 with self._putting:
                     self._link(msgspec.json.encode({"event": "stopped", "at": time.time()}))
+            quiet = not self._queued
             self._writing = True
             self._write_some()
             self._writing = False

@@ -35,7 +35,7 @@ def served(tmp_path_factory):
     folder = tmp_path_factory.mktemp("four")
     (folder / "fleet.yaml").write_text(FLEET)
     with serving(folder, free_port(), free_port(), "--replicas", str(REPLICAS), "--watch", "0") as served:
-        assert soon(lambda: len(served.serving()) == REPLICAS, within_s=30)
+        assert soon(lambda: len(served.serving()) == REPLICAS, within_s=60)
         yield served
 
 
@@ -86,7 +86,7 @@ def test_the_sum_is_what_was_sent_also_after_one_is_killed_and_replaced(served):
     victim = sorted(served.serving())[0]
     os.kill(victim, signal.SIGKILL)
     assert soon(lambda: not alive(victim))
-    assert soon(lambda: len(served.serving() - {victim}) == REPLICAS, within_s=30), "another takes its place"
+    assert soon(lambda: len(served.serving() - {victim}) == REPLICAS, within_s=60), "another takes its place"
     assert soon(lambda: served.sum("pointsman_concurrency_limit", backend="one") == 64 * REPLICAS), (
         "gauges went with it"
     )
@@ -98,12 +98,12 @@ def test_a_replica_that_is_killed_at_work_has_counted_every_answer_that_it_gave(
     before = served.sum("pointsman_requests_total")
     load = Load(served)
     for _ in range(2):
-        assert soon(lambda: len(served.serving()) == REPLICAS, within_s=30)
+        assert soon(lambda: len(served.serving()) == REPLICAS, within_s=60)
         asked = load.answered
-        assert soon(lambda asked=asked: load.answered > asked + 200, within_s=30)
+        assert soon(lambda asked=asked: load.answered > asked + 200, within_s=60)
         os.kill(sorted(served.serving())[0], signal.SIGKILL)
     load.stop()
-    assert soon(lambda: _answers(served), within_s=20), "another takes the admin port"
+    assert soon(lambda: _answers(served), within_s=60), "another takes the admin port"
     counted = served.sum("pointsman_requests_total") - before
     assert load.answered <= counted <= load.answered + load.broken
     assert load.broken < 100
