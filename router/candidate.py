@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from typing import Any
 
 from msgspec.structs import replace
@@ -26,6 +27,17 @@ MAX_WAITING = 32
 """Long texts that wait for what a candidate policy makes of them; of more nothing is compared."""
 Told = dict[str, Any] | None
 """What the decision log says of the candidate, if anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A request that is over and told, but for its record, which waited for what the candidate would have done."""
+
+    decided: Decided
+    record: Callable[[], None]
+
+    def tell(self) -> None:
+        self.record()
 
 
 class Comparisons:

@@ -110,6 +110,10 @@ class Exchange:
             if self._used is not None:
                 self._used.leave()
 
+    @property
+    def decided(self) -> Decided | None:
+        return self._at.decided
+
     def end(self) -> None:
         """The router stops: whatever is not answered yet is told so."""
         if self._request.task is not None and not self._told_to_end:
@@ -308,15 +312,14 @@ class Exchange:
         if at.decided is not None and at.decided.decision.quotas:
             self._live.ledger.release(at.decided.id)
         span = self.trail.span
-        sampled = span is not None and span.trace_id is not None  # one that is not has nothing to tell
-        if sampled or log.isEnabledFor(logging.INFO):
-            ended = at.ended(account.key, self._request.status, now)
+        if (span is not None and span.trace_id is not None) or log.isEnabledFor(logging.INFO):
+            ended = at.ended(account.key, self._request.status, now)  # a span that is not sampled has nothing to tell
             if span is not None:
                 span.end(ended)
             tell(ended, self.trail)
-        self._service.endings.put(self._tell)
+        self._service.endings.put(self)
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
         """Metrics and the record."""
         at, service, account, now = self._at, self._service, self._account, self._over
         assert account is not None

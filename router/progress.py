@@ -73,10 +73,11 @@ class Progress:
     def overhead_s(self, now: float) -> float | None:
         """What the router itself took: until the first attempt, and from the answer on; of a stream, to its first
         byte."""
-        if self.result is None or not self.steps:
+        result, steps = self.result, self.steps
+        if result is None or not steps:
             return None
-        after_s = self.since_backends(self.result, now) if self.first_byte is None else self.relayed_s
-        return self.steps[0].began - self.read + after_s
+        after_s = self.since_backends(result, now) if self.first_byte is None else self.relayed_s
+        return steps[0].began - self.read + after_s
 
     def per_token_s(self, now: float) -> float | None:
         """Of a stream, after its first."""

@@ -5,7 +5,7 @@ made again, which gives the same to the bit."""
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -20,28 +20,24 @@ Ended = tuple[str, bytes, CompiledPolicy]
 class Recent:
     """Belongs to one event loop."""
 
-    def __init__(self, most: int = MOST) -> None:
+    def __init__(self, going: Callable[[], Iterable[Decided]], most: int = MOST) -> None:
+        """`going`: those whose requests are not over yet, or not told yet."""
+        self._going = going
         self._over: deque[Ended] = deque(maxlen=most)
-        self._going: dict[str, Decided] = {}
-
-    def begin(self, decided: Decided) -> None:
-        self._going[decided.id] = decided
 
     def end(self, ended: Sequence[Ended]) -> None:
         self._over.extend(ended)
-        going = self._going
-        for id, _, _ in ended:
-            going.pop(id, None)
 
     def latest(self) -> list[Decided]:
         """The oldest first; those whose requests are not over yet come last."""
-        over, going = list(self._over), list(self._going.values())
-        return [_again(record, policy) for _, record, policy in over] + going
+        over = [_again(record, policy) for _, record, policy in list(self._over)]
+        return over + sorted(self._going(), key=lambda decided: decided.snapshot.now)
 
     def get(self, id: str) -> Decided | None:
         """By the decision's id."""
-        found = [_again(record, policy) for one, record, policy in list(self._over) if one == id]
-        return found[0] if found else self._going.get(id)
+        found = [decided for decided in self._going() if decided.id == id]
+        found += [_again(record, policy) for one, record, policy in list(self._over) if one == id]
+        return found[0] if found else None
 
 
 def _again(record: bytes, policy: CompiledPolicy) -> Decided:

@@ -9,7 +9,7 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -23,11 +23,11 @@ from policies.errors import ConfigurationError
 from policies.tenants import ANONYMOUS, Tenant
 from router.attempts import Ask, Result, Step
 from router.billing import Bill, Counted
-from router.candidate import Comparisons, Told
+from router.candidate import Compared, Comparisons, Told
 from router.configuration import Configuration
 from router.decisionlog.record import Decided, Outcome, as_record
 from router.decisionlog.writer import DecisionLog
-from router.endings import Endings
+from router.endings import Endings, Going, Over
 from router.errors import ApiError
 from router.hints import Hints
 from router.identity import RawHeaders
@@ -59,12 +59,6 @@ _RETIRE_S = 300.0
 """How long requests under a configuration that has been replaced may keep its backends open."""
 Loader = Callable[[], Configuration]
 """Reads the configuration again. Called in a thread; raises ConfigurationError with every reason."""
-
-
-class Ending(Protocol):
-    """Something in progress that can be told to end."""
-
-    def end(self) -> None: ...
 
 
 class Service:
@@ -100,10 +94,10 @@ class Service:
         self._folding: asyncio.Task[None] | None = None
         self.draining = False  # told to stop
         self.ended = False  # nothing is begun any more
-        self.exchanges: set[Ending] = set()
+        self.exchanges: set[Going] = set()
         self.endings = Endings(self._written_down)
         self._ended: list[Ended] = []  # whose records are made, and not put yet
-        self.recent = Recent()
+        self.recent = Recent(self._going)
         self.log: DecisionLog | None = None
         self.orders = Orders({RELOAD: self.reload, LOG_LEVEL: logs.obey})
         self.tracing = open_tracing(self.settings, replica)
@@ -226,7 +220,6 @@ class Service:
             if rejection.filter != "capability":  # a backend that serves other models was never a candidate
                 self.metrics.rejections.add((rejection.backend, rejection.filter))
         decided = Decided(decision_id, request, found, snapshot, decision, policy)
-        self.recent.begin(decided)
         if decision.transform is None or masked is None:
             return decided, None
         self.metrics.pseudonymised.inc(len(masked.pseudonyms.values))
@@ -285,12 +278,16 @@ class Service:
         beside = beside_the_loop(decided.request.body_bytes, candidate)
 
         def told(other: Told) -> None:
-            self.endings.put(functools.partial(self._record, decided, outcome, other))
+            self.endings.put(Compared(decided, functools.partial(self._record, decided, outcome, other)))
 
         self._comparisons.compare(candidate, decided, parsed, hints, beside, told)
 
     def _record(self, decided: Decided, outcome: Outcome, other: Told = None) -> None:
         self._ended.append((decided.id, _ENCODER.encode(as_record(decided, outcome, other)), decided.policy))
+
+    def _going(self) -> list[Decided]:
+        requests: tuple[Going | Over, ...] = (*self.exchanges, *self.endings.untold)
+        return [one.decided for one in requests if one.decided is not None]
 
     def _written_down(self) -> None:
         ended, self._ended = self._ended, []

@@ -346,6 +346,16 @@ MUTANTS = (
         "tests/router/test_decision_log.py",
     ),
     Mutant(
+        "telemetry", "a decision whose request goes on is shown nowhere", "router/service.py",
+        "        return [one.decided for one in requests if one.decided is not None]\n", "        return []\n",
+        "tests/router/test_admin.py",
+    ),
+    Mutant(
+        "telemetry", "an alternative that can be cheaper is not asked", "policies/accounts.py",
+        "        and one.usd_per_token_out <= other.usd_per_token_out\n", "",
+        "tests/policies/test_accounts.py",
+    ),
+    Mutant(
         "telemetry", "a copy's cost is in no metric", "router/service.py",
         "        self.accounts.copied(bill.charges)\n", "        pass\n",
         "tests/router/test_costs.py",

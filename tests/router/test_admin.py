@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from conftest import THREE_TIERS
+from processes import soon
 
 from router.recent import Recent
 
@@ -48,9 +51,23 @@ def test_a_decision_can_be_read_back_without_its_payload(router):
 
 
 def test_only_the_latest_decisions_are_kept(router):
-    router.service.recent = Recent(3)
+    router.service.recent = Recent(router.service._going, 3)
     kept = [router.chat().headers["x-pointsman-decision"] for _ in range(5)][-3:]
     assert [one["id"] for one in get(router, "/decisions").json()["decisions"]] == kept[::-1]
+
+
+def test_a_decision_whose_request_is_in_progress_is_there_too(start_router):
+    router = start_router(
+        THREE_TIERS.replace("protocol: fake", "protocol: fake\n    script: [{latency_ms: 700}]") + POLICY
+    )
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(router.chat)
+        assert soon(lambda: get(router, "/decisions").json()["decisions"], 5)
+        (shown,) = get(router, "/decisions").json()["decisions"]
+        assert not waiting.done()
+        assert get(router, f"/decisions/{shown['id']}").json() == shown
+    assert shown["id"] == waiting.result().headers["x-pointsman-decision"]
+    assert [one["id"] for one in get(router, "/decisions").json()["decisions"]] == [shown["id"]], "and once only"
 
 
 def test_explain_is_the_live_decision_and_sends_nothing(router):
