@@ -110,7 +110,7 @@ MUTANTS = (
     ),
     Mutant(
         "4 no payload", "the name of an unknown model is logged", "router/decisionlog/record.py",
-        "request.model if known else UNKNOWN_MODEL,", "request.model,",
+        "    return replace(request, model=UNKNOWN_MODEL, route=route)\n", "    return request\n",
         "tests/router/test_decision_log.py",
     ),
     Mutant(
@@ -336,8 +336,8 @@ MUTANTS = (
     ),
     Mutant(
         "telemetry", "a model's name is a label as the caller wrote it", "router/progress.py",
-        "            model = parsed.model if parsed.model in policy.model_names else UNKNOWN_MODEL",
-        "            model = parsed.model",
+        "        model = parsed.model if parsed.model in policy.model_names else UNKNOWN_MODEL",
+        "        model = parsed.model",
         "tests/router/test_metrics.py",
     ),
     Mutant(
