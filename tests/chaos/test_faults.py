@@ -170,8 +170,7 @@ def test_a_backend_that_hangs_does_not_take_every_deadline_with_it(world):
     world.backends["edge"].fault("hang")
     requests = [Asked(f"hung-{i}-{time.monotonic():.3f}", deadline_ms=500) for i in range(40)]
     outcomes = together(world, requests, rate=40)
-    # On a busy machine half a second is over for one or the other whose second backend could have answered.
-    assert sum(one.good for one in outcomes[-10:]) >= 8, by_code(outcomes)
+    assert all(one.good for one in outcomes[-10:]), by_code(outcomes)
 
 
 def test_the_time_that_scanning_takes_counts_against_the_deadline(world):
