@@ -23,9 +23,14 @@ class Charge(Value, frozen=True, gc=False, omit_defaults=True):
     tokens_in: int = 0
     tokens_out: int = 0
     estimated: bool = False  # whether the tokens are: the backend told none
-    reserved_usd: float = 0.0  # of `usd`, its share of what is paid by the hour; the rest this answer alone has added
+    reserved_usd: float = 0.0  # of `usd`, its share of what is paid by the hour
     energy_j: float = 0.0  # modelled from watts and seconds
     carbon_g: float = 0.0
+
+    @property
+    def marginal_usd(self) -> float:
+        """What this answer alone has added."""
+        return self.usd - self.reserved_usd
 
 
 def charge(

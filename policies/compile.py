@@ -107,7 +107,6 @@ class CompiledPolicy:
     model_names: frozenset[str]
     raw_headers: frozenset[bytes]  # the same, as HTTP carries them
     backend_names: tuple[str, ...]  # in the fleet's order
-    target_names: tuple[str, ...]  # backend/model, in the order of `targets`
     label_names: frozenset[str]  # names of the request labels that are matched
     source: Policy = field(repr=False)
     tenants: Mapping[str, Tenant] | None = field(repr=False)  # None: no Tenants document, every caller is anonymous
@@ -356,7 +355,6 @@ def _compile(
         model_names=frozenset(target.model for target in targets),
         raw_headers=frozenset(name.encode("latin-1", "replace") for name in policy.headers),
         backend_names=tuple(backend.name for backend in fleet.backends),
-        target_names=tuple(f"{target.backend}/{target.model}" for target in targets),
         label_names=frozenset(name for match in all_matches(policy) for name in label_names(match)),
         source=policy,
         tenants=None if tenants is None else compile_tenants(tenants, ranks),

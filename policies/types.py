@@ -55,7 +55,9 @@ class Request(
         return f"Request(id={self.id!r}, model={self.model!r}, task={self.task!r}, tenant={self.tenant!r}, …)"
 
     def labelled(self, label: int, masked_label: int | None, entities: frozenset[str] | None = None) -> Request:
-        return replace(self, label=label, masked_label=masked_label, entities=entities or self.entities)
+        return replace(
+            self, label=label, masked_label=masked_label, entities=self.entities if entities is None else entities
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,9 @@ def build_request(
     # What masking has left is looked at as a whole, by the detectors themselves: whatever it missed raises the label.
     left = None if masked is None else labelled(replace(parsed, content=masked.content).texts(), masked=True)
     return Built(
-        request.labelled(found.rank, None if left is None else left.rank, frozenset(found.entities)), found, masked
+        request.labelled(found.rank, None if left is None else left.rank, frozenset(found.entities) or None),
+        found,
+        masked,
     )
 
 

@@ -201,15 +201,14 @@ class Replay:
 
 def replay(record: Mapping[str, Any], policy: CompiledPolicy) -> Replay:
     """The decision made again from what the record holds, under the policy that made it."""
-    request = msgspec.convert(record["request"], Request)
-    decision = decide(request, _snapshot_of(record, policy), policy, record.get("seed", 0))
-    logged, again = record["decision"], msgspec.json.decode(msgspec.json.encode(compact(decision, policy)))
+    made = restored(record, policy)
+    logged, again = record["decision"], msgspec.json.decode(msgspec.json.encode(compact(made.decision, policy)))
     differences = [
         f"{name}: logged {logged.get(name)}, now {again.get(name)}"
         for name in Compact.__struct_fields__
         if logged.get(name) != again.get(name)
     ]
-    return Replay(request, decision, tuple(differences))
+    return Replay(made.request, made.decision, tuple(differences))
 
 
 def restored(record: Mapping[str, Any], policy: CompiledPolicy) -> Decided:

@@ -42,7 +42,7 @@ class Group:
 
     def charge(self, charge: Mapping[str, Any]) -> None:
         self.usd += charge["usd"]
-        self.marginal_usd += charge["usd"] - charge.get("reserved_usd", 0.0)
+        self.marginal_usd += _marginal_usd(charge)
         tokens_in, tokens_out = charge.get("tokens_in", 0), charge.get("tokens_out", 0)
         self.tokens_in += tokens_in
         self.tokens_out += tokens_out
@@ -129,4 +129,9 @@ class Tally:
             for group in (*groups, *own):
                 group.charge(charge)
             self.purposes[charge.get("purpose", "answer")] += charge["usd"]
-            minute.marginal_usd += charge["usd"] - charge.get("reserved_usd", 0.0)
+            minute.marginal_usd += _marginal_usd(charge)
+
+
+def _marginal_usd(charge: Mapping[str, Any]) -> float:
+    """As `Charge.marginal_usd`."""
+    return float(charge["usd"]) - float(charge.get("reserved_usd", 0.0))

@@ -12,7 +12,7 @@ from policies.types import Decision
 from router.decisionlog.record import Outcome
 from router.telemetry.energy import MeasuredEnergy
 from router.telemetry.metrics import Metrics
-from router.telemetry.tallies import Labels, observed
+from router.telemetry.tallies import Labels
 
 SERVICE_FAULTS = ("overloaded", "unavailable", "deadline", "upstream_error", "stream_broken", "internal")
 """Outcomes that count against an objective. All others but "ok" are the caller's doing, or what the policy wants."""
@@ -67,7 +67,7 @@ class Spent:
 
     def add(self, charge: Charge) -> None:
         self.usd += charge.usd
-        self.marginal_usd += charge.usd - charge.reserved_usd
+        self.marginal_usd += charge.marginal_usd
         self.seconds += charge.seconds
         self.tokens_in += charge.tokens_in
         self.tokens_out += charge.tokens_out
@@ -193,17 +193,16 @@ class Accounts:
         if not sums.seconds:
             return
         metrics.tenant_requests.add((key.tenant, key.outcome), len(sums.seconds))
-        seconds, first, per_token = observed(sums.seconds), observed(sums.first), observed(sums.per_token)
         if ok:
-            metrics.request_seconds.observe_all(at, seconds)
-            metrics.tenant_seconds.observe_all((key.tenant,), seconds)
+            metrics.request_seconds.observe_all(at, sums.seconds)
+            metrics.tenant_seconds.observe_all((key.tenant,), sums.seconds)
             metrics.overhead_seconds.observe_all((key.task,), sums.overhead)
             metrics.baseline_usd.add((key.backend, key.tier, key.model), sums.baseline_usd)
             metrics.tenant_baseline_usd.add((key.tenant,), sums.baseline_usd)
         if sums.first:
-            metrics.ttft_seconds.observe_all(at, first)
+            metrics.ttft_seconds.observe_all(at, sums.first)
         if sums.per_token:
-            metrics.tpot_seconds.observe_all(at, per_token)
+            metrics.tpot_seconds.observe_all(at, sums.per_token)
         if sums.met:
             metrics.slo.add((key.rule, "true"), sums.met)
         if sums.missed:
@@ -217,9 +216,9 @@ class Accounts:
         operation = OPERATIONS.get(key.task)
         if operation is not None:
             gen_ai = operation, key.backend, key.model
-            metrics.gen_ai_duration.observe_all((*gen_ai, "" if ok else key.outcome), seconds)
-            metrics.gen_ai_first.observe_all(gen_ai, first)
-            metrics.gen_ai_token.observe_all(gen_ai, per_token)
+            metrics.gen_ai_duration.observe_all((*gen_ai, "" if ok else key.outcome), sums.seconds)
+            metrics.gen_ai_first.observe_all(gen_ai, sums.first)
+            metrics.gen_ai_token.observe_all(gen_ai, sums.per_token)
 
 
 def _added_up(charges: Sequence[Charge]) -> dict[Spending, Spent]:

@@ -16,7 +16,6 @@ import numpy.typing as npt
 from prometheus_client import Counter, Gauge, Histogram
 
 Labels = tuple[str, ...]
-Observed = Sequence[float] | npt.NDArray[np.float64]
 _FEW = 40
 """Fewer observations than that are sorted into buckets one by one."""
 
@@ -92,13 +91,12 @@ class Distribution:
         else:
             seen.append(value)
 
-    def observe_all(self, labels: Labels, values: Observed) -> None:
+    def observe_all(self, labels: Labels, values: Sequence[float]) -> None:
         """Handed over at once. (prometheus-client has no way to add several observations, so this does what its
         `observe` does, by the numbers that it keeps; a test holds the two together.)"""
         series = self._series[labels]
-        few = len(values) < _FEW
-        series._sum.inc(sum(values) if few else float(np.sum(values)))
-        for bucket, count in self._counted(values, few):
+        series._sum.inc(sum(values))
+        for bucket, count in self._counted(values):
             series._buckets[bucket].inc(count)
 
     def exemplify(self, labels: Labels, value: float, trace_id: str) -> None:
@@ -110,14 +108,9 @@ class Distribution:
         for labels, values in pending.items():
             self.observe_all(labels, values)
 
-    def _counted(self, values: Observed, few: bool) -> Iterable[tuple[int, int]]:
+    def _counted(self, values: Sequence[float]) -> Iterable[tuple[int, int]]:
         """How many lie in which bucket, of those that hold any."""
-        if few:
+        if len(values) < _FEW:
             return Counted(bisect_left(self.bounds, value) for value in values).items()
         counts = np.bincount(self._bounds.searchsorted(values)).tolist()
         return [(bucket, count) for bucket, count in enumerate(counts) if count]
-
-
-def observed(values: Sequence[float]) -> Observed:
-    """For several distributions: many are made an array once, and not by each."""
-    return values if len(values) < _FEW else np.array(values)
