@@ -32,6 +32,9 @@ _SOON_S = 1.0
 """Who asks us to come back that soon is waited for; later than that the caller is told when."""
 _HOPELESS = 5.0
 """Times the 99th percentile after which another backend is asked instead."""
+_ROOM_S = 0.1
+"""Kept for the next backend at least, as far as a third of the time allows: an answer in a few milliseconds may still
+have to wait for its turn on a busy machine, and a fallback that comes too late helps nobody."""
 
 
 @dataclass(slots=True)
@@ -184,9 +187,10 @@ class Executor:
         remaining = ask.deadline - self._clock()
         usual = self._attempts.quantile_s(candidate, 0.99, ask.call.stream)
         enough = usual if usual is not None else 2 * expected_s(candidate, ask)  # a healthy one has answered by then
-        patience = max(remaining - min(2 * expected_s(following, ask), remaining / 3), enough)
+        room = min(max(2 * expected_s(following, ask), _ROOM_S), remaining / 3)
+        patience = max(remaining - room, enough)
         if usual is not None and retries.available:
-            patience = min(patience, max(_HOPELESS * usual, 0.1))
+            patience = min(patience, max(_HOPELESS * usual, _ROOM_S))
         return patience if patience < remaining else None
 
     def _pause(self, errors: Sequence[BackendError], ask: Ask, number: int) -> float | None:

@@ -24,6 +24,7 @@ from router.decisionlog.writer import LogSettings
 
 CONFIG = """
 kind: Fleet
+ejection: {failures: 1000, failure_share: 1}
 backends:
   - {name: edge, tier: edge, region: jp, protocol: fake, clearance: restricted, latency: {prior_ms: 5},
      limits: {max_in_flight: 16}, models: {chat: {task: chat, quality: 0.3}},

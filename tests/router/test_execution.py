@@ -150,6 +150,13 @@ def test_time_lost_at_one_backend_leaves_less_for_the_next(start_router):
     assert "second: no answer before the deadline" in message
 
 
+def test_a_fallback_has_time_left_also_where_it_takes_longer_than_expected(start_router):
+    quick = two(first="[{latency_ms: 2000}]", second="[{latency_ms: 70}]").replace("prior_ms: 100", "prior_ms: 12")
+    router = start_router(quick)
+    reply = router.chat(headers={"x-slo-latency-ms": "500"})
+    assert (reply.status, reply.backend, reply.headers["x-pointsman-attempts"]) == (200, "second", "2")
+
+
 def test_three_failures_in_a_row_keep_a_backend_out_of_decisions(start_router):
     router = start_router(two(first="[{fail: status_500}]", second="[{latency_ms: 50}]"))
     for _ in range(3):
