@@ -89,6 +89,9 @@ class RedisLedger:
         self._script = self._redis.register_script(SCRIPT)
 
     async def sync(self, replica: str, seq: int, reports: Sequence[Report]) -> list[Grant]:
+        task = asyncio.current_task()
+        assert task is not None, "whoever awaits this is a task"
+        cancelled = task.cancelling()
         try:
             try:
                 answers = await self._run(replica, seq, reports)
@@ -97,6 +100,11 @@ class RedisLedger:
                 answers = await self._run(replica, seq, reports)
         except (RedisError, OSError, asyncio.IncompleteReadError) as error:
             raise LedgerLost(f"Redis does not answer ({type(error).__name__})") from None
+        finally:
+            if task.cancelling() > cancelled:
+                # The client sends by `asyncio.wait_for`, which before Python 3.12 loses a cancellation that comes just
+                # when it is done. Whoever cancelled us waits for our end.
+                raise asyncio.CancelledError
         return [Grant(*(float(number) for number in answer)) for answer in answers]
 
     async def _run(self, replica: str, seq: int, reports: Sequence[Report]) -> list[list[bytes]]:

@@ -112,6 +112,28 @@ def test_an_answer_that_came_too_late_is_not_taken_for_the_next_ones(tmp_path):
     assert asyncio.run(run()) == [45, 9, 55]
 
 
+def test_whoever_cancels_it_at_any_moment_is_heard(server):
+    """At each step of the loop while it is at work. A cancellation that is lost leaves a router that never ends."""
+    end = time.time() + 1000
+
+    async def run():
+        ledger, lost = RedisLedger(server.url), []
+        for steps in range(40):
+            report = Report("cancelled", end, 1000.0, 1.0, 0.0, 5.0, 0.0, 0.0)
+            await ledger.sync("r", 2 * steps + 1, [report])
+            task = asyncio.create_task(ledger.sync("r", 2 * steps + 2, [report]))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            if task.cancel():
+                await asyncio.wait([task])
+                if not task.cancelled():
+                    lost.append(steps)
+        await ledger.aclose()
+        return lost
+
+    assert asyncio.run(run()) == []
+
+
 def test_a_url_that_is_none_is_told_without_repeating_it():
     with pytest.raises(OSError) as raised:
         open_central("redis://:secret@host:notaport/0")
