@@ -10,6 +10,7 @@ event loop's would take the interpreter from each other again and again, which c
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -18,6 +19,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any, BinaryIO
 
 import msgspec
@@ -53,7 +55,7 @@ class DecisionLog:
         self._settings, self._writer, self._on_drop, self._more = settings, writer, on_drop, more
         self._lines, self._queued = bytearray(), 0  # that wait to be written, and how many
         self._asleep = self._writing = self._ending = False
-        self._wake, self._hurry = threading.Event(), threading.Event()
+        self._signals: SimpleQueue[None] = SimpleQueue()
         settings.folder.mkdir(parents=True, exist_ok=True)
         self._seq, self._prev = 0, GENESIS  # of the last line that was put
         self._putting = threading.Lock()
@@ -77,7 +79,7 @@ class DecisionLog:
         with self._putting:
             self._link(*records)
         if self._asleep:
-            self._wake.set()
+            self._signals.put(None)
 
     @property
     def queued(self) -> int:
@@ -87,16 +89,14 @@ class DecisionLog:
     def close(self) -> None:
         """Write what is queued, say that this is the end, and close. At most a few seconds."""
         self._ending = True
-        self._hurry.set()
-        self._wake.set()
+        self._signals.put(None)
         self._thread.join(10)
 
     def flush(self) -> None:
         """Wait until everything put so far has been written. For tests and for who reads the log at once."""
         deadline = time.monotonic() + 10
         while (self._more() or self._queued or self._writing) and time.monotonic() < deadline:
-            self._hurry.set()
-            self._wake.set()
+            self._signals.put(None)
             time.sleep(0.001)
 
     def _link(self, *records: bytes) -> None:
@@ -112,18 +112,18 @@ class DecisionLog:
 
     def _run(self) -> None:
         """Lines are gathered for a moment and then written all at once. While some come in every moment, nobody is
-        woken: a thread that wants the interpreter costs others more than what it does."""
+        woken: a thread that wants the interpreter costs others more than what it does. For the same reason it waits in
+        one call, where an event would take it and give it back several times."""
         quiet = True
         while True:
             if quiet and not self._queued and not self._ending:
                 self._asleep = True
                 if not self._queued:  # one that came just now would wake nobody
-                    self._wake.wait()
+                    self._signals.get()
                 self._asleep = False
-                self._wake.clear()
             if not self._ending:
-                self._hurry.wait(_GATHER_S)
-                self._hurry.clear()
+                with contextlib.suppress(Empty):
+                    self._signals.get(timeout=_GATHER_S)
             ending = self._ending
             if ending:
                 with self._putting:
