@@ -50,6 +50,11 @@ class Outcome(Value, frozen=True, gc=False, omit_defaults=True):
     baseline_usd: float | None = None  # what the answer would have cost in the cloud, where that has the model
     slo_met: bool | None = None  # whether the rule's objective was; None: not for the service to say
 
+    @property
+    def baseline(self) -> float:
+        """USD that savings are counted against: without a baseline, its own cost, so that nothing is saved."""
+        return (self.cost_usd or 0.0) if self.baseline_usd is None else self.baseline_usd
+
 
 class State(Value, frozen=True, gc=False, omit_defaults=True):
     """What differs from a fleet that is healthy, idle and unmeasured, as the snapshot has it by position. Left out

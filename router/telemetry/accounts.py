@@ -40,6 +40,11 @@ class EndedKey(NamedTuple):
     tier: str
     outcome: str
 
+    @property
+    def series(self) -> Labels:
+        """The labels that most instruments have."""
+        return self.task, self.model, self.backend, self.tier
+
 
 def slo_met(outcome: str, decision: Decision, ms: float, ttft_ms: float | None) -> bool | None:
     """Whether the objective of the request's rule was met, without one: whether it was answered at all; None where
@@ -76,28 +81,21 @@ class Spent:
             self.carbon_g += charge.carbon_g
 
 
-@dataclass(slots=True)
-class Sums:
-    """Of requests that ended alike, since the metrics were last told."""
+class Over(NamedTuple):
+    """What one request adds. Times in seconds; None: there is none."""
 
-    counted: int = 0
-    seconds: list[float] = field(default_factory=list)
-    overhead: list[float] = field(default_factory=list)
-    first: list[float] = field(default_factory=list)
-    per_token: list[float] = field(default_factory=list)
-    met: int = 0
-    missed: int = 0
-    baseline_usd: float = 0.0
-    charges: list[Charge] = field(default_factory=list)
+    outcome: Outcome
+    overhead_s: float | None  # what the router took
+    per_token_s: float | None  # what a token of a stream did
 
 
 @dataclass(slots=True)
 class Account:
-    """Of requests that ended alike. Requests that are counted and not over yet hold it, so it stays; `sums` is replaced
-    when they are told."""
+    """Of requests that ended alike. Requests that are counted and not over yet hold it, so it stays."""
 
     key: EndedKey
-    sums: Sums = field(default_factory=Sums)
+    counted: int = 0  # since the metrics were last told
+    over: list[Over] = field(default_factory=list)  # likewise
 
 
 class Accounts:
@@ -120,40 +118,15 @@ class Accounts:
         if self._metrics.shared:
             self._metrics.requests.add(_requests_labels(account.key))
         else:
-            account.sums.counted += 1
+            account.counted += 1
         return account
 
-    def ended(
-        self,
-        account: Account,
-        outcome: Outcome,
-        overhead_s: float | None,
-        per_token_s: float | None,
-        trace_id: str | None = None,
-    ) -> None:
-        """A request is over that was counted there. `overhead_s` is what the router took, `per_token_s` what a token of
-        a stream did; None: there is none."""
-        sums, seconds, met, ttft_ms = account.sums, outcome.ms / 1000, outcome.slo_met, outcome.ttft_ms
-        sums.seconds.append(seconds)
-        if overhead_s is not None:
-            sums.overhead.append(overhead_s)
-        if ttft_ms is not None:
-            sums.first.append(ttft_ms / 1000)
-        if per_token_s is not None:
-            sums.per_token.append(per_token_s)
-        if met:
-            sums.met += 1
-        elif met is not None:
-            sums.missed += 1
-        if outcome.charges is not None:
-            sums.charges += outcome.charges
-        if outcome.outcome != "ok":
-            return
-        sums.baseline_usd += outcome.cost_usd or 0.0 if outcome.baseline_usd is None else outcome.baseline_usd
-        if trace_id is not None:
-            key = account.key
-            at = key.task, key.model, key.backend, key.tier
-            self._metrics.request_seconds.exemplify(at, seconds, trace_id)
+    def ended(self, account: Account, over: Over, trace_id: str | None = None) -> None:
+        """A request is over that was counted there."""
+        account.over.append(over)
+        if trace_id is not None and account.key.outcome == "ok":
+            at, ttft_ms = account.key.series, over.outcome.ttft_ms
+            self._metrics.request_seconds.exemplify(at, over.outcome.ms / 1000, trace_id)
             if ttft_ms is not None:
                 self._metrics.ttft_seconds.exemplify(at, ttft_ms / 1000, trace_id)
 
@@ -163,9 +136,13 @@ class Accounts:
 
     def fold(self) -> None:
         for account in self._accounts.values():
-            if account.sums.counted or account.sums.seconds:
-                sums, account.sums = account.sums, Sums()
-                self._tell(account.key, sums)
+            counted, over = account.counted, account.over
+            if counted:
+                account.counted = 0
+                self._metrics.requests.add(_requests_labels(account.key), counted)
+            if over:
+                account.over = []
+                self._tell(account.key, over)
         copies, self._copies = self._copies, []
         self._tell_spent(_added_up(copies))
         self._energy.fold()
@@ -185,29 +162,30 @@ class Accounts:
             metrics.tokens.add((backend, model, "in", source), spent.tokens_in)
             metrics.tokens.add((backend, model, "out", source), spent.tokens_out)
 
-    def _tell(self, key: EndedKey, sums: Sums) -> None:
-        metrics, ok = self._metrics, key.outcome == "ok"
-        at = key.task, key.model, key.backend, key.tier
-        if sums.counted:
-            metrics.requests.add(_requests_labels(key), sums.counted)
-        if not sums.seconds:
-            return
-        metrics.tenant_requests.add((key.tenant, key.outcome), len(sums.seconds))
+    def _tell(self, key: EndedKey, over: Sequence[Over]) -> None:
+        metrics, ok, at = self._metrics, key.outcome == "ok", key.series
+        outcomes = [one.outcome for one in over]
+        seconds = [outcome.ms / 1000 for outcome in outcomes]
+        first = [outcome.ttft_ms / 1000 for outcome in outcomes if outcome.ttft_ms is not None]
+        per_token = [one.per_token_s for one in over if one.per_token_s is not None]
+        metrics.tenant_requests.add((key.tenant, key.outcome), len(over))
         if ok:
-            metrics.request_seconds.observe_all(at, sums.seconds)
-            metrics.tenant_seconds.observe_all((key.tenant,), sums.seconds)
-            metrics.overhead_seconds.observe_all((key.task,), sums.overhead)
-            metrics.baseline_usd.add((key.backend, key.tier, key.model), sums.baseline_usd)
-            metrics.tenant_baseline_usd.add((key.tenant,), sums.baseline_usd)
-        if sums.first:
-            metrics.ttft_seconds.observe_all(at, sums.first)
-        if sums.per_token:
-            metrics.tpot_seconds.observe_all(at, sums.per_token)
-        if sums.met:
-            metrics.slo.add((key.rule, "true"), sums.met)
-        if sums.missed:
-            metrics.slo.add((key.rule, "false"), sums.missed)
-        found = _added_up(sums.charges)
+            metrics.request_seconds.observe_all(at, seconds)
+            metrics.tenant_seconds.observe_all((key.tenant,), seconds)
+            overhead = [one.overhead_s for one in over if one.overhead_s is not None]
+            metrics.overhead_seconds.observe_all((key.task,), overhead)
+            baseline_usd = sum(outcome.baseline for outcome in outcomes)
+            metrics.baseline_usd.add((key.backend, key.tier, key.model), baseline_usd)
+            metrics.tenant_baseline_usd.add((key.tenant,), baseline_usd)
+        if first:
+            metrics.ttft_seconds.observe_all(at, first)
+        if per_token:
+            metrics.tpot_seconds.observe_all(at, per_token)
+        met = [outcome.slo_met for outcome in outcomes]
+        for said in (True, False):
+            if said in met:
+                metrics.slo.add((key.rule, str(said).lower()), met.count(said))
+        found = _added_up([charge for outcome in outcomes for charge in outcome.charges or ()])
         self._tell_spent(found)
         for spent in found.values():
             metrics.tenant_cost_usd.add((key.tenant,), spent.usd)
@@ -216,9 +194,9 @@ class Accounts:
         operation = OPERATIONS.get(key.task)
         if operation is not None:
             gen_ai = operation, key.backend, key.model
-            metrics.gen_ai_duration.observe_all((*gen_ai, "" if ok else key.outcome), sums.seconds)
-            metrics.gen_ai_first.observe_all(gen_ai, sums.first)
-            metrics.gen_ai_token.observe_all(gen_ai, sums.per_token)
+            metrics.gen_ai_duration.observe_all((*gen_ai, "" if ok else key.outcome), seconds)
+            metrics.gen_ai_first.observe_all(gen_ai, first)
+            metrics.gen_ai_token.observe_all(gen_ai, per_token)
 
 
 def _added_up(charges: Sequence[Charge]) -> dict[Spending, Spent]:
