@@ -3,8 +3,10 @@ instruments when somebody looks, or a moment later."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import NamedTuple
 
 from policies.accounts import Charge
@@ -58,27 +60,20 @@ def slo_met(outcome: str, decision: Decision, ms: float, ttft_ms: float | None) 
     return not late and (slo.ttft_ms is None or ttft_ms is None or ttft_ms <= slo.ttft_ms)
 
 
-@dataclass(slots=True)
-class Spent:
-    """What answers have cost."""
+class Spent(NamedTuple):
+    """What answers have cost. The parts are named as those of a `Charge`, of which they are sums."""
 
-    usd: float = 0.0
-    marginal_usd: float = 0.0
-    energy_j: float = 0.0
-    carbon_g: float = 0.0
-    seconds: float = 0.0
-    tokens_in: int = 0
-    tokens_out: int = 0
+    usd: float
+    marginal_usd: float
+    energy_j: float
+    carbon_g: float
+    seconds: float
+    tokens_in: int
+    tokens_out: int
 
-    def add(self, charge: Charge) -> None:
-        self.usd += charge.usd
-        self.marginal_usd += charge.marginal_usd
-        self.seconds += charge.seconds
-        self.tokens_in += charge.tokens_in
-        self.tokens_out += charge.tokens_out
-        if charge.energy_j:
-            self.energy_j += charge.energy_j
-            self.carbon_g += charge.carbon_g
+
+_SPENDING = attrgetter("backend", "tier", "model", "purpose", "estimated")
+_SPENT = attrgetter(*Spent._fields)
 
 
 class Over(NamedTuple):
@@ -200,14 +195,10 @@ class Accounts:
 
 
 def _added_up(charges: Sequence[Charge]) -> dict[Spending, Spent]:
-    found: dict[Spending, Spent] = {}
+    alike: defaultdict[Spending, list[Charge]] = defaultdict(list)
     for charge in charges:
-        at = charge.backend, charge.tier, charge.model, charge.purpose, charge.estimated
-        spent = found.get(at)
-        if spent is None:
-            spent = found[at] = Spent()
-        spent.add(charge)
-    return found
+        alike[_SPENDING(charge)].append(charge)
+    return {at: Spent._make(map(sum, zip(*map(_SPENT, some), strict=True))) for at, some in alike.items()}
 
 
 def _requests_labels(key: EndedKey) -> Labels:
