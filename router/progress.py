@@ -100,7 +100,7 @@ class Progress:
                 baseline = baseline_usd(decision.baselines, answer.tokens_in, answer.tokens_out, decided.snapshot)
         return Outcome(
             outcome,
-            0 if result is None else result.attempts,
+            len(self.steps),
             (now - self.arrived) * 1000,
             None if result is None else result.candidate.target.backend,
             ttft_ms,

@@ -75,20 +75,26 @@ def _show(report: dict[str, Any]) -> None:
 
 
 def _tail(paths: list[Path], count: int, follow: bool, as_json: bool) -> int:
+    """Decisions, by when they were made; as JSON every line as it is, in its place, so that a copy can be verified."""
     seen: dict[Path, int] = {}
-    for record in sorted(_new_records(paths, seen), key=lambda one: one["at"])[-count:]:
-        _print(record, as_json)
+    found = [one for one in _new_lines(paths, seen) if as_json or "event" not in one[1]]
+    if not as_json:
+        found.sort(key=lambda one: float(one[1]["at"]))
+    for line, record in found[-count:]:
+        _print(line, record, as_json)
     while follow:
         time.sleep(_POLL_S)
-        for record in _new_records(paths, seen):
-            _print(record, as_json)
+        for line, record in _new_lines(paths, seen):
+            if as_json or "event" not in record:
+                _print(line, record, as_json)
     return 0
 
 
-def _new_records(paths: list[Path], seen: dict[Path, int]) -> Iterator[dict[str, Any]]:
+def _new_lines(paths: list[Path], seen: dict[Path, int]) -> Iterator[tuple[bytes, dict[str, Any]]]:
     """What has been written since the last look, whole lines only; new files are found as they come."""
     for files in chains(paths).values():
         for file in files:
+            unreadable = 0
             with file.open("rb") as stream:
                 stream.seek(seen.get(file, 0))
                 for line in stream:
@@ -98,13 +104,16 @@ def _new_records(paths: list[Path], seen: dict[Path, int]) -> Iterator[dict[str,
                     try:
                         record, _ = unlink(line)
                     except ValueError:
-                        continue  # verify tells of those
-                    if "event" not in record:
-                        yield record
+                        unreadable += 1
+                        continue
+                    yield line, record
+            if unreadable:
+                told = f"{file}: {unreadable} line(s) are no records; `pointsman log verify` tells which"
+                print(f"pointsman log: {told}", file=sys.stderr)
 
 
-def _print(record: dict[str, Any], as_json: bool) -> None:
-    print(json.dumps(record, ensure_ascii=False) if as_json else _line(record), flush=True)
+def _print(line: bytes, record: dict[str, Any], as_json: bool) -> None:
+    print(line.decode().rstrip("\n") if as_json else _line(record), flush=True)
 
 
 def _line(record: dict[str, Any]) -> str:

@@ -14,14 +14,15 @@ from policies.explain import as_dict
 from router.cli.explain import show
 from router.configuration import policy_from
 from router.decisionlog.chain import unlink
-from router.decisionlog.files import chains, lines
+from router.decisionlog.files import chains, lines, why_none
 from router.decisionlog.record import replay
 
 
 def run(arguments: argparse.Namespace) -> int:
     logs = [Path(path) for path in arguments.log]
-    if not logs or not all(path.exists() for path in logs):
-        print("pointsman explain: --replay needs --log, the folder of the decision log", file=sys.stderr)
+    none = why_none(logs) if logs else "--replay needs --log, the folder of the decision log"
+    if none:
+        print(f"pointsman explain: {none}", file=sys.stderr)
         return 2
     try:
         policy = policy_from([Path(path) for path in arguments.paths], os.environ)

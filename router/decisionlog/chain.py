@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -104,6 +105,14 @@ class Verification:
             cut = f", and an unfinished line of {lost} bytes was cut" if lost else ""
             yield Finding(
                 number, False, f"the writer before record {seq} died: records it had not yet written are lost{cut}"
+            )
+        if event == "lost":
+            since, until = (datetime.fromtimestamp(record[at]).astimezone().isoformat(" ", "seconds") for at in
+                            ("since", "until"))  # fmt: skip
+            yield Finding(
+                number,
+                False,
+                f"{record['records']} records were lost from {since} to {until}: they could not be written",
             )
         self.stopped = event == "stopped"
         self.first = seq if self.first is None else self.first

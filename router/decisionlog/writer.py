@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import logging
 import os
 import threading
@@ -40,6 +41,22 @@ class LogSettings:
     keep_files: int = 0  # oldest ones over this number are removed; 0: keep all
 
 
+class Lost(msgspec.Struct, frozen=True):
+    """Records that nobody can write any more. Seconds since 1970."""
+
+    records: int = 0
+    since: float = 0.0
+    until: float = 0.0
+
+    def and_more(self, records: int, now: float) -> Lost:
+        return Lost(self.records + records, self.since or now, now)
+
+    def after(self, told: Lost) -> Lost:
+        """What is left to be told."""
+        left = self.records - told.records
+        return Lost(left, told.until, self.until) if left else Lost()
+
+
 class DecisionLog:
     """One chain of files. `writer` names it among the writers of the folder; only one process may have a name."""
 
@@ -51,12 +68,14 @@ class DecisionLog:
         more: Callable[[], bool] = lambda: False,
     ) -> None:
         """Opens or begins the chain. `more` says whether somebody has records that he will put in a moment. Raises
-        OSError where the folder cannot be written."""
-        self._settings, self._writer, self._on_drop, self._more = settings, writer, on_drop, more
+        OSError where the folder cannot be written, or another process writes this chain."""
+        self._settings, self._on_drop, self._more = settings, on_drop, more
         self._lines, self._queued = bytearray(), 0  # that wait to be written, and how many
-        self._asleep = self._writing = self._ending = False
+        self._asleep = self._writing = self._ending = self._failing = False
         self._signals: SimpleQueue[None] = SimpleQueue()
-        settings.folder.mkdir(parents=True, exist_ok=True)
+        self._lost = Lost()  # since the log last told
+        self._owned = _own(settings.folder, writer)
+        self._writer = _going_on(settings.folder, writer)
         self._seq, self._prev = 0, GENESIS  # of the last line that was put
         self._putting = threading.Lock()
         self._size = 0  # of the file
@@ -65,7 +84,7 @@ class DecisionLog:
         self._written = self._seq, self._prev  # of the last one in the files
         started: dict[str, Any] = {"event": "started", "at": time.time()}
         self._link(msgspec.json.encode(started | ({"cut_bytes": cut} if cut else {})))
-        self._write(*self._take())
+        self._write(*self._take()[:2])
         self._thread = threading.Thread(target=self._run, name="decision-log", daemon=True)
         self._thread.start()
 
@@ -73,8 +92,7 @@ class DecisionLog:
         """Each is a JSON object."""
         room = max(self._settings.max_queued - self._queued, 0)
         if len(records) > room:
-            for _ in records[room:]:
-                self._on_drop()
+            self._drop(len(records) - room)
             records = records[:room]
         with self._putting:
             self._link(*records)
@@ -134,23 +152,45 @@ class DecisionLog:
             self._writing = False
             if ending:
                 self._file.close()
+                self._owned.close()
                 return
 
-    def _take(self) -> tuple[bytearray, int]:
+    def _take(self) -> tuple[bytearray, int, Lost]:
+        """What waits to be written, how many records that is, and what the last of them says is lost."""
         with self._putting:
+            told = self._lost if self._queued else Lost()
+            if told.records:
+                self._link(msgspec.json.encode({"event": "lost", "at": time.time(), **msgspec.structs.asdict(told)}))
             lines, queued = self._lines, self._queued
             self._lines, self._queued = bytearray(), 0
-        return lines, queued
+        return lines, queued, told
 
     def _write_some(self) -> None:
-        lines, queued = self._take()
+        lines, queued, told = self._take()
         try:
             self._write(lines, queued)
         except OSError as error:  # a full disk must not end the router; what is lost is counted
-            log.error("decision log: %d records lost: %s", queued, error.strerror)
-            for _ in range(queued):
-                self._on_drop()
+            if not self._failing:  # once per outage
+                log.error("decision log: %s: records are lost from now on", error.strerror)
+            self._failing = True
+            self._drop(queued - (told.records > 0))
             self._mend()
+            return
+        if not queued:
+            return
+        if self._failing:
+            log.warning("decision log: it can be written again; %d records were lost", told.records)
+        self._failing = False
+        if told.records:
+            with self._putting:
+                self._lost = self._lost.after(told)
+
+    def _drop(self, records: int) -> None:
+        for _ in range(records):
+            self._on_drop()
+        if records > 0:
+            with self._putting:
+                self._lost = self._lost.and_more(records, time.time())
 
     def _mend(self) -> None:
         """What was put since then follows from lines that are lost: now it follows from what was written."""
@@ -207,9 +247,33 @@ class DecisionLog:
             except ValueError:
                 # Not a line of ours: `verify` will tell. Begin anew rather than build on it.
                 self._file.close()
-                self._file = self._open(path.with_name(f"{path.stem}-{int(time.time())}.jsonl"))
+                self._writer = f"{self._writer.partition('.')[0]}.{time.time_ns() // 1_000_000}"
+                self._file = self._open(self._last())
+                log.warning("decision log: %s does not end with a record; a new chain begins in %s", path,
+                            self._file.name)  # fmt: skip
         elif len(self._files()) > 1:  # the last file was begun and nothing written
             previous = self._files()[-2].read_bytes().splitlines(keepends=True)[-1]
             record, _ = unlink(previous)
             self._seq, self._prev = int(record["seq"]), str(record["hash"])
         return len(data) - whole
+
+
+def _own(folder: Path, writer: str) -> BinaryIO:
+    """Until it is closed no other process goes on with this writer's chain: two that did would break it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / f"decisions-{writer}.lock").open("ab")
+    except OSError as error:
+        raise OSError(f"the decision log cannot be written to {folder}: {error.strerror}") from None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise OSError(f"{folder}: another router writes its decision log there; give this one another folder") from None
+    return file
+
+
+def _going_on(folder: Path, writer: str) -> str:
+    """The name of the writer's latest chain: where one could not be gone on with, the next has a number behind it."""
+    names = [chain.rpartition("/")[2] for chain in chains([folder])]
+    return max([writer, *(name for name in names if name.startswith(f"{writer}."))], key=lambda name: (len(name), name))

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -158,7 +157,7 @@ def test_old_files_can_be_let_go(tmp_path):
         log.flush()
     log.close()
     verification, findings = verify(folder_lines(tmp_path))
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(list(tmp_path.glob("*.jsonl"))) == 3
     assert not verification.broken
     assert "what came before is not here" in findings[0].text
 
@@ -232,8 +231,9 @@ def test_what_waits_behind_lost_records_follows_from_what_was_written(tmp_path):
     log.put(entry(4))
     log.close()
     verification, findings = verify(folder_lines(tmp_path))
-    assert (verification.broken, verification.decisions, len(dropped), findings) == (False, 4, 1, [])
-    assert [json.loads(line)["seq"] for line in folder_lines(tmp_path)] == [1, 2, 3, 4, 5, 6]
+    assert (verification.broken, verification.decisions, len(dropped)) == (False, 4, 1)
+    assert [finding.text.split(" from")[0] for finding in findings] == ["1 records were lost"]
+    assert [json.loads(line)["seq"] for line in folder_lines(tmp_path)] == [1, 2, 3, 4, 5, 6, 7]
 
 
 _WRITER = """
@@ -283,6 +283,7 @@ def test_an_unfinished_line_is_cut_and_told(tmp_path):
     log.put(entry(1))
     log.flush()
     log._file.write(b'{"prev":"torn')
+    log._owned.close()  # as if it had died
     again = DecisionLog(LogSettings(tmp_path))
     again.put(entry(2))
     again.close()
@@ -290,6 +291,68 @@ def test_an_unfinished_line_is_cut_and_told(tmp_path):
     assert not verification.broken
     assert "an unfinished line of 13 bytes was cut" in findings[0].text
     assert verification.decisions == 2
+
+
+def test_only_one_writes_a_chain_and_the_other_does_not_start(tmp_path):
+    log = DecisionLog(LogSettings(tmp_path))
+    with pytest.raises(OSError, match="another router writes its decision log there; give this one another folder"):
+        DecisionLog(LogSettings(tmp_path))
+    other = DecisionLog(LogSettings(tmp_path), writer="other")
+    for one in (log, other):
+        one.put(entry(1))
+        one.close()
+    DecisionLog(LogSettings(tmp_path)).close()
+    of_both = chains([tmp_path])
+    assert len(of_both) == 2
+    assert not any(verify(list(lines(files)))[0].broken for files in of_both.values())
+
+
+def test_what_follows_a_line_that_is_none_is_a_chain_that_is_found_and_gone_on_with(tmp_path, caplog):
+    log = DecisionLog(LogSettings(tmp_path))
+    log.put(entry(1))
+    log.close()
+    (first,) = tmp_path.glob("*.jsonl")
+    with first.open("ab") as file:
+        file.write(b"junk\n")
+    for n in (2, 3):
+        log = DecisionLog(LogSettings(tmp_path))
+        log.put(entry(n))
+        log.close()
+    assert "does not end with a record; a new chain begins in" in caplog.text
+    of_main, later = chains([tmp_path]).values()
+    assert of_main == [first]
+    assert [json.loads(line).get("id") for line in lines(later)] == [None, "d2", None, None, "d3", None]
+    assert not verify(list(lines(later)))[0].broken
+
+
+def test_records_that_were_lost_are_told_once_it_can_be_written_again(tmp_path, monkeypatch, caplog):
+    dropped = []
+    log = DecisionLog(LogSettings(tmp_path), on_drop=lambda: dropped.append(1))
+    full, write = [True], DecisionLog._write
+
+    def no_room(self, lines, queued):
+        if full[0] and queued:
+            raise OSError(28, "No space left on device")
+        write(self, lines, queued)
+
+    monkeypatch.setattr(DecisionLog, "_write", no_room)
+    for n in range(5):
+        log.put(entry(n))
+        log.flush()
+    full[0] = False
+    log.put(entry(6))
+    log.flush()
+    log.put(entry(7))
+    log.close()
+    found = [json.loads(line) for line in folder_lines(tmp_path)]
+    assert [record.get("id") or record["event"] for record in found] == ["started", "d6", "lost", "d7", "stopped"]
+    assert found[2]["records"] == len(dropped) == 5
+    assert found[2]["since"] <= found[2]["until"] <= time.time()
+    assert caplog.text.count("records are lost from now on") == 1
+    assert "it can be written again; 5 records were lost" in caplog.text
+    verification, findings = verify(folder_lines(tmp_path))
+    assert not verification.broken
+    assert "5 records were lost from" in findings[0].text
 
 
 # --- records ------------------------------------------------------------------------------------------------------
@@ -397,6 +460,11 @@ def test_from_a_request_to_its_line_and_back(start_router, tmp_path, capsys):
     line = capsys.readouterr().out
     assert decision_id in line
     assert "confidential default -> edge ok" in line
+    assert main(["log", "tail", "--json", log]) == 0
+    copy = tmp_path / "copy.jsonl"
+    copy.write_text(capsys.readouterr().out)
+    assert main(["log", "verify", str(copy)]) == 0
+    assert "intact; 1 decisions" in capsys.readouterr().out
     assert main(["explain", config, "--replay", decision_id, "--log", log]) == 0
     assert "the same as logged, to the bit" in capsys.readouterr().out
     assert b"secret prompt" not in b"".join(folder_lines(tmp_path / "log"))
@@ -422,7 +490,7 @@ def test_verify_names_file_and_line(start_router, tmp_path, capsys):
         router.chat()
     router.stop()
     router.join()
-    (file,) = (tmp_path / "log").iterdir()
+    (file,) = (tmp_path / "log").glob("*.jsonl")
     file.write_bytes(file.read_bytes().replace(b'"label":"public"', b'"label":"secret"', 1))
     assert main(["log", "verify", str(tmp_path / "log")]) == 1
     out = capsys.readouterr().out
@@ -453,7 +521,8 @@ def test_a_line_that_does_not_fit_whole_is_taken_back(tmp_path):
         log.put(entry(n))
     log.close()
     verification, findings = verify(folder_lines(tmp_path))
-    assert (verification.broken, verification.decisions, len(dropped), findings) == (False, 3, 5, [])
+    assert (verification.broken, verification.decisions, len(dropped)) == (False, 3, 5)
+    assert [finding.text.split(" from")[0] for finding in findings] == ["5 records were lost"]
 
 
 def test_misuse(tmp_path, capsys):
@@ -480,4 +549,4 @@ def test_tail_follows_into_the_next_file(tmp_path):
     assert process.wait(10) in (130, -signal.SIGINT)
     process.stdout.close()
     log.close()
-    assert len(list(Path(tmp_path).iterdir())) > 1
+    assert len(list(tmp_path.glob("*.jsonl"))) > 1

@@ -125,7 +125,7 @@ def test_the_record_has_every_attempt(start_router, tmp_path):
     router.chat()
     router.stop()
     router.join()
-    lines = [json.loads(line) for file in (tmp_path / "log").iterdir() for line in file.read_text().splitlines()]
+    lines = [json.loads(line) for file in (tmp_path / "log").glob("*.jsonl") for line in file.read_text().splitlines()]
     steps = next(line["outcome"]["steps"] for line in lines if "outcome" in line)
     assert [(step["backend"], step["kind"], step["outcome"]) for step in steps] == [
         ("slow", "first", "cancelled"), ("other", "hedge", "ok"),

@@ -104,7 +104,7 @@ def test_a_stretch_of_time(logged, capsys):
 
 def test_a_log_that_was_edited_is_told_of(logged, capsys):
     _, folder = logged
-    (file,) = (folder / "log").iterdir()
+    (file,) = (folder / "log").glob("*.jsonl")
     file.write_bytes(file.read_bytes().replace(b'"rule":"good"', b'"rule":"fine"', 1))
     status, out, _ = report(capsys, folder / "log")
     assert status == 1
