@@ -11,12 +11,15 @@ import matplotlib
 import numpy as np
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from router.report.summary import OwnHardware, Row, Series
 from router.report.tally import NOBODY
 
 COLOURS = {"edge": "#2a9d8f", "onprem": "#3d6fb4", "cloud": "#e08e33", NOBODY: "#9aa3ad"}
 _GOOD, _BAD, _INK, _QUIET = "#2e9e5b", "#c8453b", "#26303a", "#8a949e"
+_LONGEST = 24
+"""Characters of a name in a plot."""
 _STYLE = {
     "svg.fonttype": "none",  # text stays text: the reader's fonts have Japanese, ours may not
     "svg.hashsalt": "pointsman",  # the same numbers give the same page
@@ -54,14 +57,13 @@ def traffic(series: Series) -> str:
         return _svg(figure)
 
 
-def spending(series: Series, reserved_usd_per_hour: float) -> str:
-    """What it cost so far, every hour of own hardware included, beside what the cloud would have."""
+def spending(series: Series) -> str:
+    """What it cost so far, beside what the cloud would have."""
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes(8.2, 2.7)
         edges = _times([*series.at, series.at[-1] + series.step_s])
         baseline = np.append(0, np.cumsum(series.baseline_usd))
-        hours = np.arange(len(series.at) + 1) * series.step_s / 3600
-        usd = np.append(0, np.cumsum(series.marginal_usd)) + hours * reserved_usd_per_hour
+        usd = np.append(0, np.cumsum(series.usd))
         axes.plot(edges, baseline, color=COLOURS["cloud"], linestyle="--", label="everything in the cloud")
         axes.plot(edges, usd, color=COLOURS["onprem"], label="spent")
         better = usd <= baseline
@@ -81,7 +83,7 @@ def objectives(rows: Sequence[Row]) -> str:
         figure, axes = _axes(4.0, 0.7 + 0.32 * max(len(known), 1))
         shares = [100 * (row.slo_attained or 0) for row in known]
         colours = [_GOOD if share >= 99 else COLOURS["cloud"] if share >= 95 else _BAD for share in shares]
-        axes.barh([row.name for row in known], shares, color=colours, height=0.62)
+        axes.barh([_short(row.name) for row in known], shares, color=colours, height=0.62)
         for i, share in enumerate(shares):
             axes.text(min(share, 100) - 1, i, f"{share:.2f} %", va="center", ha="right", color="white", fontsize=9)
         axes.set_xlim(0, 100)
@@ -106,17 +108,32 @@ def break_even(own: OwnHardware) -> str:
             axes.axvline(own.break_even_rps, color=_QUIET, linestyle=":", linewidth=1)
         if own.usd_per_request is not None:
             axes.plot([own.rps], [own.usd_per_request], "o", color=_GOOD if own.pays else _BAD, label="as it was")
-        axes.set_xscale("log")
-        axes.set_yscale("log")
+        _logarithmic(axes)
         axes.set_xlabel("requests a second")
         axes.set_ylabel("USD a request")
         _legend(axes)
         return _svg(figure)
 
 
+def _short(name: str) -> str:
+    """The names stand in the plot's width; the page's table has them whole."""
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+
+
+def _logarithmic(axes: Any) -> None:
+    """Both axes, with a few plain numbers on each."""
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        low, high = axis.get_view_interval()
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 30 * low else (1,), numticks=6))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: np.format_float_positional(value, trim="-")))
+        axis.set_minor_formatter(NullFormatter())
+
+
 def _legend(axes: Any) -> None:
     """Above the plot, where it covers nothing."""
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0, handlelength=1.4)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0, handlelength=1.2, columnspacing=1.2)
 
 
 def _axes(width: float, height: float) -> tuple[Figure, Any]:

@@ -18,14 +18,13 @@ def page(report: Report) -> str:
     environment.filters |= {"usd": usd, "count": count, "share": share, "amount": amount}
     environment.filters |= {"grams": grams, "named": named}
     template = environment.from_string(files("router.report").joinpath("page.html.jinja").read_text("utf-8"))
-    hourly = sum(own.usd_per_hour for own in report.own)
     return template.render(
         report=report,
         version=__version__,
         since=_time(report.since),
         until=_time(report.until),
         traffic=charts.traffic(report.series),
-        spending=charts.spending(report.series, hourly),
+        spending=charts.spending(report.series),
         objectives=charts.objectives(report.by["rule"]),
         break_even=[(own, charts.break_even(own)) for own in report.own],
         tiers=sorted({tier for row in report.labels.values() for tier in row}),

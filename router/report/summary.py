@@ -70,7 +70,7 @@ class Series:
     step_s: int
     at: tuple[float, ...]
     tiers: Mapping[str, tuple[int, ...]]
-    marginal_usd: tuple[float, ...]
+    usd: tuple[float, ...]  # spent: all hours of own hardware where they are known, else its share at full use
     baseline_usd: tuple[float, ...]
 
 
@@ -116,6 +116,7 @@ def summed_up(tally: Tally, fleet: Fleet | None, levels: Sequence[str] = (), bro
     hours = max(tally.until - begin, 1.0) / 3600
     kwh = [(one.energy.idle_w * hours / 1000, one.carbon.g_per_kwh) for one in fleet.backends] if fleet else []
     idle = [(energy, energy * intensity) for energy, intensity in kwh]
+    own = tuple(_own(tally, fleet, hours)) if fleet is not None else ()
     return Report(
         begin,
         tally.until,
@@ -124,10 +125,10 @@ def summed_up(tally: Tally, fleet: Fleet | None, levels: Sequence[str] = (), bro
         {name: _rows(tally.by[name]) for name in DIMENSIONS},
         dict(tally.purposes.most_common()),
         labels,
-        tuple(_own(tally, fleet, hours)) if fleet is not None else (),
+        own,
         sum(kwh for kwh, _ in idle),
         sum(grams for _, grams in idle),
-        _series(tally, begin),
+        _series(tally, begin, sum(one.usd_per_hour for one in own) if own else None),
         tally.uncharged,
         broken,
     )
@@ -195,23 +196,27 @@ def _own(tally: Tally, fleet: Fleet, hours: float) -> list[OwnHardware]:
     return found
 
 
-def _series(tally: Tally, begin: float) -> Series:
+def _series(tally: Tally, begin: float, reserved_usd_per_hour: float | None) -> Series:
     minutes = (tally.until - begin) / 60
     step = next((one for one in _STEPS if minutes / one <= MOST_BUCKETS), _STEPS[-1])
     first = int(begin // 60) // step
     count = int(tally.until // 60) // step - first + 1
     tiers: dict[str, list[int]] = {}
-    marginal, baseline = [0.0] * count, [0.0] * count
+    usd, baseline = [0.0] * count, [0.0] * count
     for minute, seen in tally.minutes.items():
         at = minute // step - first
-        marginal[at] += seen.marginal_usd
+        usd[at] += seen.usd if reserved_usd_per_hour is None else seen.marginal_usd
         baseline[at] += seen.baseline_usd
         for tier, answers in seen.tiers.items():
             tiers.setdefault(tier, [0] * count)[at] += answers
+    edges = [float((first + i) * step * 60) for i in range(count)]
+    for i, edge in enumerate(edges):
+        covered_s = max(0.0, min(edge + step * 60, tally.until) - max(edge, begin))
+        usd[i] += (reserved_usd_per_hour or 0.0) * covered_s / 3600
     return Series(
         step * 60,
-        tuple(float((first + i) * step * 60) for i in range(count)),
+        tuple(edges),
         {tier: tuple(tiers[tier]) for tier in sorted(tiers, key=nearness)},
-        tuple(marginal),
+        tuple(usd),
         tuple(baseline),
     )

@@ -70,6 +70,7 @@ class Group:
 @dataclass(slots=True)
 class Minute:
     tiers: Counter[str] = field(default_factory=Counter)  # answers by tier
+    usd: float = 0.0
     marginal_usd: float = 0.0
     baseline_usd: float = 0.0
 
@@ -129,6 +130,7 @@ class Tally:
             for group in (*groups, *own):
                 group.charge(charge)
             self.purposes[charge.get("purpose", "answer")] += charge["usd"]
+            minute.usd += charge["usd"]
             minute.marginal_usd += _marginal_usd(charge)
 
 
