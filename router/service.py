@@ -365,6 +365,7 @@ class Service:
                 log.exception("reload failed")
                 result = Reload("refused", self.policy.digest, (f"the reload failed: {type(error).__name__}",))
         self.metrics.reloads.labels(result.outcome).inc()
+        self.metrics.configuration_stale.set(result.outcome == "refused")
         if result.outcome == "refused":
             told = "\n".join(result.problems)
             log.error("reload refused, policy %s stays: %d problem(s)\n%s", result.policy, len(result.problems), told)

@@ -20,12 +20,16 @@ from router.cli.adminapi import Unreadable, token_of
 from router.cli.output import console
 from router.top.readings import Between, Reading
 from router.top.status import Status, status
-from router.top.view import view
+from router.top.view import View
 
 _WINDOW_S = 15.0
 _TIMEOUT_S = 5.0  # for the next bytes
 _WHOLE_S = 15.0  # for all of them
 _MOST_BYTES = 256 * 1024 * 1024
+_HINTS = {
+    401: "; name its token by --token-env or --token-file",
+    404: "; give the URL of its admin port (8001, unless told)",
+}
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -54,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
             if arguments.json:
                 print(json.dumps(dataclasses.asdict(found), ensure_ascii=False, indent=2))
             else:
-                console().print(view(found), highlight=False)
+                console().print(View(found), highlight=False)
             return 0
         return _watch(url, token, readings, arguments.interval)
     except Unreadable as error:
@@ -67,7 +71,7 @@ def _watch(url: str, token: str | None, readings: deque[Reading], interval_s: fl
     with contextlib.suppress(KeyboardInterrupt), Live(console=console(), screen=True, auto_refresh=False) as live:
         while True:
             try:
-                live.update(view(_latest(url, token, readings)), refresh=True)
+                live.update(View(_latest(url, token, readings)), refresh=True)
             except Unreadable as error:
                 live.update(Text(f"{error}\ntrying again every {interval_s:g} s", style="red"), refresh=True)
             time.sleep(interval_s)
@@ -96,7 +100,7 @@ def _read(url: str, token: str | None) -> Reading:
         with _OPENER.open(asked, timeout=_TIMEOUT_S) as response:
             reading = Reading.of(_whole(response).decode(), time.monotonic())
     except urllib.error.HTTPError as error:
-        hint = "; name its token by --token-env or --token-file" if error.code == 401 else ""
+        hint = _HINTS.get(error.code, "")
         raise Unreadable(f"{url}/metrics answered {error.code}{hint}") from None
     except (OSError, ValueError, LookupError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error) or type(error).__name__

@@ -18,6 +18,8 @@ from router.telemetry.tallies import Labels
 
 SERVICE_FAULTS = ("overloaded", "unavailable", "deadline", "upstream_error", "stream_broken", "internal")
 """Outcomes that count against an objective. All others but "ok" are the caller's doing, or what the policy wants."""
+TURNED_AWAY = ("refused", "rate_limited", "budget_exhausted")
+"""Outcomes that the policy wants."""
 OPERATIONS = {
     "chat": "chat",
     "completion": "text_completion",

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable
+from itertools import combinations
 
 from prometheus_client import Gauge
 
@@ -13,7 +14,7 @@ from policies.compile import CompiledPolicy
 from policies.sensitivity.entities import ENTITIES
 from router.health import STATES
 from router.live import Live
-from router.telemetry.accounts import SERVICE_FAULTS
+from router.telemetry.accounts import SERVICE_FAULTS, TURNED_AWAY
 from router.telemetry.metrics import Metrics
 from router.telemetry.tallies import Series
 
@@ -90,7 +91,8 @@ def expect(metrics: Metrics, policy: CompiledPolicy) -> None:
     for target in policy.targets:
         at = target.backend, target.tier, target.model
         for tally in (metrics.cost_usd, metrics.marginal_usd):
-            tally.add((*at, "answer"), 0)
+            for purpose in ("answer", "unused", "broken"):
+                tally.add((*at, purpose), 0)
         metrics.baseline_usd.add(at, 0)
     for spec in policy.fleet.backends:
         metrics.egress_blocked.labels(spec.name).inc(0)
@@ -119,8 +121,12 @@ def expect(metrics: Metrics, policy: CompiledPolicy) -> None:
     for name in policy.tenants or ("anonymous",):
         metrics.tenant_cost_usd.add((name,), 0)
         metrics.tenant_baseline_usd.add((name,), 0)
-        for outcome in ("ok", *sorted(SERVICE_FAULTS)):
+        for outcome in ("ok", *sorted(SERVICE_FAULTS), *TURNED_AWAY):
             metrics.tenant_requests.add((name, outcome), 0)
+    for tenant in (policy.tenants or {}).values():
+        if tenant.may_declassify:
+            pairs = combinations(reversed(policy.levels), 2)  # each level, and one below it
+            _zero(metrics.declassified, [(tenant.name, *pair) for pair in pairs])
 
 
 def _zero(counter: object, labels: Iterable[tuple[str, ...]]) -> None:

@@ -262,6 +262,11 @@ class Metrics:
             "Configurations read again: swapped in, unchanged, or refused because something was wrong with them",
             "outcome",
         )
+        self.configuration_stale = self._gauge(
+            "configuration_stale", "1 while the files, as last read, are refused and older ones stay live",
+            "highest",
+        )  # fmt: skip
+        self.configuration_stale.set(0)
         self.policy_info = self._gauge("policy_info", "Digest of the policy and fleet that decide", "highest", "digest")
         self.build_info = self._gauge("build_info", "Versions of router and Python", "highest", "version", "python")
         self.decision_log_dropped = self._counter(

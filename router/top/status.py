@@ -151,5 +151,6 @@ def _warnings(now: Reading) -> list[str]:
         count = int(now.total(name))
         if count:
             found.append(f"{count} {text}")
-    refused = int(now.total("pointsman_reloads_total", outcome="refused"))
-    return [*found, f"{refused} reloads refused"] if refused else found
+    if now.total("pointsman_configuration_stale"):
+        found.append("the files are refused; an older configuration is live")
+    return found

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from rich.console import Group, RenderableType
+from collections.abc import Iterator
+
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -11,16 +13,27 @@ from router.top.status import Status
 
 _STATE = {"available": "green", "slow_start": "yellow", "on_trial": "yellow", "held": "yellow"}
 _MOST_RULES = 10
+_WIDE = 100
+"""Columns of a terminal that shows every column of a backend."""
+_ALWAYS = ("backend", "state", "calls/s", "failed/s", "in flight", "p50", "p95")
 
 
-def view(status: Status) -> RenderableType:
-    parts: list[RenderableType] = [_head(status), _backends(status)]
-    if status.rules:
-        parts.append(_rules(status))
-    if status.quotas:
-        parts.append(_quotas(status))
-    parts += [Text(f"! {warning}", style="bold red") for warning in status.warnings]
-    return Group(*parts)
+class View:
+    """As wide as the terminal allows; what must not be missed comes first."""
+
+    def __init__(self, status: Status) -> None:
+        self._status = status
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        status = self._status
+        yield _head(status)
+        for warning in status.warnings:
+            yield Text(f"! {warning}", style="bold red")
+        yield _backends(status, options.max_width >= _WIDE)
+        if status.rules:
+            yield _rules(status)
+        if status.quotas:
+            yield _quotas(status)
 
 
 def _head(status: Status) -> Text:
@@ -39,26 +52,28 @@ def _head(status: Status) -> Text:
     return text
 
 
-def _backends(status: Status) -> Table:
-    table = Table(
-        "backend", "tier", "state", "calls/s", "failed/s", "in flight", "queued", "p50", "p95", "USD/h", "ejected"
-    )
-    for column in table.columns[3:]:
-        column.justify = "right"
+def _backends(status: Status, wide: bool) -> Table:
+    table = Table()
     for row in status.backends:
-        table.add_row(
-            row.backend,
-            row.tier,
-            Text(row.state, style=_STATE.get(row.state, "bold red")),
-            amount(row.per_second),
-            Text(amount(row.failed_per_second), style="red" if row.failed_per_second else ""),
-            f"{row.in_flight} of {row.limit}",
-            str(row.queued),
-            _ms(row.p50_ms),
-            _ms(row.p95_ms),
-            usd(row.usd_per_hour),
-            str(row.ejections),
-        )
+        cells: dict[str, str | Text] = {
+            "backend": row.backend,
+            "tier": row.tier,
+            "state": Text(row.state, style=_STATE.get(row.state, "bold red")),
+            "calls/s": amount(row.per_second),
+            "failed/s": Text(amount(row.failed_per_second), style="red" if row.failed_per_second else ""),
+            "in flight": f"{row.in_flight} of {row.limit}",
+            "queued": str(row.queued),
+            "p50": _ms(row.p50_ms),
+            "p95": _ms(row.p95_ms),
+            "USD/h": usd(row.usd_per_hour),
+            "ejected": str(row.ejections),
+        }
+        shown = {name: cell for name, cell in cells.items() if wide or name in _ALWAYS}
+        if not table.columns:
+            for name in shown:
+                left = name in ("backend", "tier", "state")
+                table.add_column(name, justify="left" if left else "right", no_wrap=True)
+        table.add_row(*shown.values())
     return table
 
 

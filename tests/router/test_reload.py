@@ -143,6 +143,7 @@ def test_a_bad_configuration_is_refused_and_the_old_one_stays(folder, start, cap
     assert f"policy {digest} stays" in caplog.text
     assert router.chat().backend == "a"
     assert router.count("pointsman_reloads_total", outcome="refused") == 1
+    assert router.count("pointsman_configuration_stale") == 1
     folder.fleet()
     folder.policy("b")
     folder.test("b")
