@@ -241,8 +241,9 @@ class Exchange:
                 self._service.metrics.unrestored.inc(chunks.unrestored)
             result = self._at.result or result  # another, where it was gone on with
             self._at.bill.finished(self._live, decided, result, self._at.counted())
-        except BackendError:
+        except BackendError as error:
             self._live.stream_broke(self._at.result or result)
+            log.warning("the stream of request %s broke: %s", call.request_id, error)
             raise
         finally:
             await chunks.aclose()

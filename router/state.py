@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from router.places import Places
 from router.quantiles import Sketch
 from router.sharing import View
 from router.trend import Trend
+
+log = logging.getLogger("pointsman")
 
 _NOTHING: Mapping[tuple[int, str], float] = {}
 LONGEST_HOLD_S = 60.0
@@ -180,6 +183,8 @@ class FleetState:
             backend.health = spared(backend.health)
         elif ejected(backend.health, now) and not ejected(before, now):
             backend.times_ejected += 1
+            for_s = backend.health.ejected_until - now
+            log.warning("backend %s failed too often, and is kept out for %.0f s", backend.name, for_s)
         backend.troubled = backend.held_until > 0 or had_trouble(backend.health)
 
     def _too_many_out(self, backend_index: int, now: float) -> bool:

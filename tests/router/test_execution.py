@@ -157,13 +157,14 @@ def test_a_fallback_has_time_left_also_where_it_takes_longer_than_expected(start
     assert (reply.status, reply.backend, reply.headers["x-pointsman-attempts"]) == (200, "second", "2")
 
 
-def test_three_failures_in_a_row_keep_a_backend_out_of_decisions(start_router):
+def test_three_failures_in_a_row_keep_a_backend_out_of_decisions(start_router, caplog):
     router = start_router(two(first="[{fail: status_500}]", second="[{latency_ms: 50}]"))
     for _ in range(3):
         assert router.chat().headers["x-pointsman-attempts"] == "2"
     reply = router.chat()
     assert (reply.backend, reply.headers["x-pointsman-attempts"]) == ("second", "1")
     assert router.count("pointsman_rejections_total", backend="first", filter="health") == 1
+    assert caplog.text.count("backend first failed too often, and is kept out for 5 s") == 1
 
 
 def test_who_is_told_that_nobody_is_there_is_told_when_somebody_may_be(start_router):
@@ -203,7 +204,7 @@ def test_a_stream_that_fails_before_its_first_event_falls_back(start_router):
     assert reply.body.endswith(b"data: [DONE]\n\n")
 
 
-def test_a_stream_that_breaks_on_the_way_ends_with_an_error_event_and_no_done(start_router):
+def test_a_stream_that_breaks_on_the_way_ends_with_an_error_event_and_no_done(start_router, caplog):
     router = start_router(two(first="[{text: one two three four, chunks: 4, break_after_chunks: 2}]"))
     reply = router.chat(stream=True)
     events = [event for event in reply.body.split(b"\n\n") if event]
@@ -214,6 +215,7 @@ def test_a_stream_that_breaks_on_the_way_ends_with_an_error_event_and_no_done(st
     assert len(router.backend("second").calls) == 0, "the first byte had left: no other backend may go on"
     assert router.count("pointsman_requests_total", backend="first", outcome="stream_broken") == 1
     assert router.service.state.backends[0].health.failures == 1
+    assert f"the stream of request {reply.headers['x-request-id']} broke: first: " in caplog.text
     assert at_rest(router)
 
 
