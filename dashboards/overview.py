@@ -125,7 +125,8 @@ _GLANCE = [
         "How many routers run?",
         "Routers that Prometheus can scrape; one may stand for several replicas on its node.",
         COUNT,
-        Query(f"count({of('pointsman_build_info')})"),
+        Query(or_zero(f"count({of('pointsman_build_info')})")),
+        steps=((None, "red"), (1, "green")),
         span=4,
     ),
 ]
