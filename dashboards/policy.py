@@ -50,11 +50,11 @@ _LIVE = [
         height=4,
     ),
     number(
-        "Was a new configuration refused?",
-        "Reloads that were refused over the time shown, because something was wrong with the files. The old "
-        "configuration stays.",
+        "How many routers refuse the files?",
+        "Routers that go on with an older configuration, because something is wrong with the files as they were last "
+        "read. They would not start again with these.",
         COUNT,
-        Query(or_zero(total(grown("pointsman_reloads_total", 'outcome="refused"')))),
+        Query(or_zero(f"sum({of('pointsman_configuration_stale')})")),
         steps=NONE_IS_GOOD,
         span=6,
     ),

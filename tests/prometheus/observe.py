@@ -38,7 +38,7 @@ AT_REST = {
     # Its models are not batched, and say how many tokens they took.
     "How many requests does a model run at once?", "How much of that is a guess?",
     # Nobody reloads it, and nothing need fail or be full in that minute.
-    "Was a new configuration refused?", "When was the configuration read again?", "Which calls fail?",
+    "How many routers refuse the files?", "When was the configuration read again?", "Which calls fail?",
     "How many of its calls fail?", "How many second chances are there?", "Which backends are kept out for failing?",
     "How many fail that should not?", "Whom does the service fail?", "How fast is the error budget used?",
     "Who helps out when another is full?", "How full are the queues?", "How long do requests wait for a place?",
