@@ -71,10 +71,18 @@ class Bill:
         self.charge(live, decided, purpose, candidate, counted, seconds)
 
     def broke_off(
-        self, live: Live, decided: Decided, result: Result, counted: Counted, purpose: str = "broken"
+        self,
+        live: Live,
+        decided: Decided,
+        result: Result,
+        counted: Counted,
+        purpose: str = "broken",
+        ended: float | None = None,
     ) -> None:
-        """Charge an answer that ended early: whoever gave it bills what it has made, which only an estimate can say."""
-        self.charge(live, decided, purpose, result.candidate, counted, time.monotonic() - result.started)
+        """Charge an answer that ended early, at `ended` or now: whoever gave it bills what it has made, which only an
+        estimate can say."""
+        seconds = (time.monotonic() if ended is None else ended) - result.started
+        self.charge(live, decided, purpose, result.candidate, counted, seconds)
 
     def expected_usd(self, decided: Decided, candidate: Candidate) -> float:
         """What the request will have cost once this one has answered, as far as that can be said before."""

@@ -250,7 +250,7 @@ class Exchange:
 
     async def _resume(self, call: Call) -> Chunks | None:
         """The stream has broken: one of a backend that has not been asked yet."""
-        broken, decided = self._at.result, self._at.decided
+        broken, decided, ended = self._at.result, self._at.decided, time.monotonic()
         assert broken is not None and decided is not None
         asked = {step.backend for step in self._at.steps}
         # What a backend has said may be as sensitive as what it may see, whatever the request's label.
@@ -269,7 +269,7 @@ class Exchange:
         self._live.stream_broke(broken)
         broken.step.outcome = "broken"
         counted = self._at.counted()
-        self._at.bill.broke_off(self._live, decided, broken, counted)
+        self._at.bill.broke_off(self._live, decided, broken, counted, ended=ended)
         self._at.before += counted.tokens_out
         self._at.events, self._at.usage = 0, None
         broken.lease.release()

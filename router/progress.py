@@ -97,7 +97,9 @@ class Progress:
             decision, answer = decided.decision, bill.answer
             met = slo_met(outcome, decision, (now - self.read) * 1000, waited_ms)
             if outcome == "ok" and answer is not None:
-                baseline = baseline_usd(decision.baselines, answer.tokens_in, answer.tokens_out, decided.snapshot)
+                baseline = baseline_usd(
+                    decision.baselines, answer.tokens_in, answer.tokens_out + self.before, decided.snapshot
+                )
         return Outcome(
             outcome,
             len(self.steps),

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import heapq
 import json
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from router.decisionlog.chain import Verification, unlink
-from router.decisionlog.files import chains, lines, why_none
+from router.decisionlog.files import chains, numbered, why_none
 
 _POLL_S = 0.5
 
@@ -42,11 +44,17 @@ def _verify(paths: list[Path], as_json: bool) -> int:
 
 
 def _report(writer: str, files: list[Path]) -> dict[str, Any]:
-    chain = Verification()
-    places = [(file, number) for file in files for number, _ in enumerate(lines([file]), 1)]
+    chain, place = Verification(), (files[-1], 0)
+
+    def walked() -> Iterator[bytes]:
+        nonlocal place
+        for file, number, line in numbered(files):
+            place = file, number
+            yield line
+
     findings = []
-    for finding in chain.walk(lines(files)):
-        file, number = places[finding.line - 1]
+    for finding in chain.walk(walked()):
+        file, number = place
         findings.append({"file": str(file), "line": number, "broken": finding.broken, "text": finding.text})
     return {
         "chain": writer,
@@ -77,10 +85,10 @@ def _show(report: dict[str, Any]) -> None:
 def _tail(paths: list[Path], count: int, follow: bool, as_json: bool) -> int:
     """Decisions, by when they were made; as JSON every line as it is, in its place, so that a copy can be verified."""
     seen: dict[Path, int] = {}
-    found = [one for one in _new_lines(paths, seen) if as_json or "event" not in one[1]]
-    if not as_json:
-        found.sort(key=lambda one: float(one[1]["at"]))
-    for line, record in found[-count:]:
+    new = (one for one in _new_lines(paths, seen) if as_json or "event" not in one[1])
+    # No more is kept than is shown: a log may be larger than the memory.
+    found = deque(new, count) if as_json else reversed(heapq.nlargest(count, new, key=lambda one: float(one[1]["at"])))
+    for line, record in found:
         _print(line, record, as_json)
     while follow:
         time.sleep(_POLL_S)
@@ -95,7 +103,11 @@ def _new_lines(paths: list[Path], seen: dict[Path, int]) -> Iterator[tuple[bytes
     for files in chains(paths).values():
         for file in files:
             unreadable = 0
-            with file.open("rb") as stream:
+            try:
+                stream = file.open("rb")
+            except FileNotFoundError:  # rotated away just now
+                continue
+            with stream:
                 stream.seek(seen.get(file, 0))
                 for line in stream:
                     if not line.endswith(b"\n"):
@@ -103,7 +115,9 @@ def _new_lines(paths: list[Path], seen: dict[Path, int]) -> Iterator[tuple[bytes
                     seen[file] = seen.get(file, 0) + len(line)
                     try:
                         record, _ = unlink(line)
-                    except ValueError:
+                        if "event" not in record:
+                            _line(record)
+                    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
                         unreadable += 1
                         continue
                     yield line, record

@@ -106,14 +106,10 @@ class Verification:
             yield Finding(
                 number, False, f"the writer before record {seq} died: records it had not yet written are lost{cut}"
             )
-        if event == "lost":
-            since, until = (datetime.fromtimestamp(record[at]).astimezone().isoformat(" ", "seconds") for at in
-                            ("since", "until"))  # fmt: skip
-            yield Finding(
-                number,
-                False,
-                f"{record['records']} records were lost from {since} to {until}: they could not be written",
-            )
+        if event == "lost" and intact:
+            since, until = (_time(record.get(at)) for at in ("since", "until"))
+            lost = f"{record.get('records')} records were lost from {since} to {until}: they could not be written"
+            yield Finding(number, False, lost)
         self.stopped = event == "stopped"
         self.first = seq if self.first is None else self.first
         self.records, self.last, self.last_hash = self.records + 1, seq, record["hash"]
@@ -125,3 +121,10 @@ class Verification:
         if seq <= self.last:
             return f"moved: record {seq} stands after record {self.last}"
         return f"replaced: record {seq} does not follow from the record before it"
+
+
+def _time(at: object) -> str:
+    try:
+        return datetime.fromtimestamp(at).astimezone().isoformat(" ", "seconds")  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError, OSError):
+        return "?"

@@ -179,7 +179,7 @@ def _state(snapshot: Snapshot, policy: CompiledPolicy) -> State:
     return State(
         unavailable if any(unavailable) else (),
         in_flight if any(in_flight) else (),
-        latency_ms if any(latency_ms) else (),
+        latency_ms if latency_ms.count(None) < len(latency_ms) else (),
         snapshot.ttft_ms,
         snapshot.growth,
         snapshot.back_in_s,

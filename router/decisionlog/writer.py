@@ -216,8 +216,11 @@ class DecisionLog:
         self._file.close()
         self._file = self._open(self._settings.folder / file_name(self._writer, self._written[0] + 1))
         keep = self._settings.keep_files
-        for old in self._files()[: -keep or None] if keep else ():
-            old.unlink(missing_ok=True)
+        try:
+            for old in self._files()[: -keep or None] if keep else ():
+                old.unlink(missing_ok=True)
+        except OSError as error:  # what can be written must not be lost for that
+            log.error("decision log: %s cannot be removed: %s", old, error.strerror)
 
     def _files(self) -> list[Path]:
         return chains([self._settings.folder]).get(f"{self._settings.folder}/{self._writer}", [])
@@ -239,10 +242,11 @@ class DecisionLog:
         if whole < len(data):
             os.truncate(path, whole)
             self._size = whole
-        last = data[:whole].splitlines(keepends=True)[-1:]
-        if last:
+        older = (file.read_bytes() for file in reversed(self._files()[:-1]))
+        last = data[:whole] or next(filter(None, older), b"")  # a file that was just begun may be empty
+        for line in last.splitlines(keepends=True)[-1:]:
             try:
-                record, _ = unlink(last[0])
+                record, _ = unlink(line)
                 self._seq, self._prev = int(record["seq"]), str(record["hash"])
             except ValueError:
                 # Not a line of ours: `verify` will tell. Begin anew rather than build on it.
@@ -251,10 +255,6 @@ class DecisionLog:
                 self._file = self._open(self._last())
                 log.warning("decision log: %s does not end with a record; a new chain begins in %s", path,
                             self._file.name)  # fmt: skip
-        elif len(self._files()) > 1:  # the last file was begun and nothing written
-            previous = self._files()[-2].read_bytes().splitlines(keepends=True)[-1]
-            record, _ = unlink(previous)
-            self._seq, self._prev = int(record["seq"]), str(record["hash"])
         return len(data) - whole
 
 

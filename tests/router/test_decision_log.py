@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -353,6 +354,79 @@ def test_records_that_were_lost_are_told_once_it_can_be_written_again(tmp_path, 
     verification, findings = verify(folder_lines(tmp_path))
     assert not verification.broken
     assert "5 records were lost from" in findings[0].text
+
+
+@pytest.mark.parametrize("previous", [b"junk\n", b'{"prev":"torn', b"\0" * 4096, b""])
+def test_a_file_that_was_just_begun_behind_a_damaged_one_keeps_nobody_from_starting(tmp_path, previous):
+    (tmp_path / "decisions-main-000000000001.jsonl").write_bytes(previous)
+    (tmp_path / "decisions-main-000000000100.jsonl").touch()
+    log = DecisionLog(LogSettings(tmp_path))
+    log.put(entry(1))
+    log.close()
+    latest = list(chains([tmp_path]).values())[-1]
+    assert not verify(list(lines(latest[-1:])))[0].broken
+
+
+def test_an_old_file_that_cannot_be_removed_costs_no_record(tmp_path, monkeypatch, caplog):
+    def refused(self, missing_ok=False):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    dropped = []
+    log = DecisionLog(LogSettings(tmp_path, max_bytes=500, keep_files=1), on_drop=lambda: dropped.append(1))
+    for n in range(20):
+        log.put(entry(n))
+        log.flush()
+    log.close()
+    assert verify(folder_lines(tmp_path))[0].decisions == 20
+    assert not dropped
+    assert "cannot be removed: Operation not permitted" in caplog.text
+
+
+def test_verify_looks_at_each_line_once_also_while_more_are_written(tmp_path, capsys, monkeypatch):
+    log = DecisionLog(LogSettings(tmp_path))
+    log.put(entry(1))
+    log.flush()
+    walk = Verification._line
+
+    def slow(self, number, line):
+        if number < 10:
+            log.put(entry(number))
+            log.flush()
+        return walk(self, number, line)
+
+    monkeypatch.setattr(Verification, "_line", slow)
+    assert main(["log", "verify", str(tmp_path)]) == 0
+    assert "note: the log does not end with a stop" in capsys.readouterr().out
+    log.close()
+
+
+def test_a_record_that_was_made_an_event_is_told_and_breaks_no_command(tmp_path, capsys):
+    log = DecisionLog(LogSettings(tmp_path))
+    log.put(entry(1))
+    log.close()
+    (file,) = tmp_path.glob("*.jsonl")
+    file.write_bytes(file.read_bytes().replace(b'"id":"d1"', b'"event":"lost"'))
+    assert main(["log", "verify", str(tmp_path)]) == 1
+    assert ":2: error: edited" in capsys.readouterr().out
+    forged, _ = link(GENESIS, 1, b'{"event":"lost","since":"x","until":1e300}')
+    odd, _ = link(GENESIS, 2, b'{"at":"x","id":"y"}')
+    file.write_bytes(forged + odd)
+    assert main(["log", "verify", str(tmp_path)]) == 1
+    assert main(["log", "tail", str(tmp_path)]) == 0
+    assert "1 line(s) are no records" in capsys.readouterr().err
+
+
+def test_tail_shows_as_many_as_are_asked_for_and_a_file_named_twice_once(tmp_path, capsys):
+    log = DecisionLog(LogSettings(tmp_path))
+    for n in range(5):
+        log.put(entry(n))
+    log.close()
+    for count, shown in (("0", 0), ("2", 2)):
+        assert main(["log", "tail", "--json", "-n", count, str(tmp_path)]) == 0
+        assert len(capsys.readouterr().out.splitlines()) == shown
+    (file,) = tmp_path.glob("*.jsonl")
+    assert main(["log", "verify", str(tmp_path), str(file)]) == 0
 
 
 # --- records ------------------------------------------------------------------------------------------------------

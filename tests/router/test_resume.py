@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from test_execution import at_rest, wait_until
@@ -12,7 +13,8 @@ FLEET = """
 kind: Fleet
 backends:
   - {{name: first, tier: edge, region: jp, clearance: {clearance}, protocol: openai, url: "{first}",
-     latency: {{prior_ms: 10}}, models: {{chat: {{task: chat}}}}, price: {{output_per_mtok: 1000000}}}}
+     latency: {{prior_ms: 10}}, models: {{chat: {{task: chat}}}}, price: {{output_per_mtok: 1000000}},
+     energy: {{active_w: 6400}}}}
   - {{name: second, tier: cloud, region: us, clearance: {second_clearance}, protocol: openai, url: "{second}",
      latency: {{prior_ms: 100}}, models: {{chat: {{task: chat}}}}, price: {{output_per_mtok: 1000000}}}}
 ---
@@ -105,6 +107,16 @@ def test_both_parts_are_paid_for_once(start_router, servers):
     assert router.chat("hello", stream=True).status == 200
     assert router.count("pointsman_cost_usd_total", backend="first") == 2, "two events"
     assert router.count("pointsman_cost_usd_total", backend="second") == 1
+    assert router.count("pointsman_baseline_cost_usd_total") == 3, "the cloud would have given all of it"
+
+
+def test_the_first_is_not_charged_for_the_time_of_the_second(start_router, servers):
+    late = servers[1].answers
+    servers[1].choose = lambda asked: time.sleep(1) or late
+    router = start(start_router, servers)
+    assert router.chat("hello", stream=True).status == 200
+    joules = router.count("pointsman_energy_joules_total", backend="first")
+    assert 0 < joules < 50, "100 W for the moment that it lived, not for a second"
 
 
 def test_when_the_other_fails_too_the_stream_ends_with_an_error(start_router, servers):
