@@ -14,8 +14,11 @@ from msgspec.structs import replace
 from policies.compile import CompiledPolicy
 from policies.decide import decide
 from policies.pickers import drawn
+from policies.types import Decision
 from router.decisionlog.record import Decided, compact
-from router.hints import Hints
+from router.errors import ApiError
+from router.hints import parse_hints
+from router.identity import RawHeaders
 from router.requests import build_request
 from router.settings import Settings
 from router.telemetry.metrics import Metrics
@@ -52,12 +55,12 @@ class Comparisons:
         candidate: CompiledPolicy,
         decided: Decided,
         parsed: Parsed,
-        hints: Hints,
+        headers: RawHeaders,
         beside: bool,
         then: Callable[[Told], None],
     ) -> None:
         """Now, or (`beside`) in a thread; `then` takes what comes of it."""
-        facts = (candidate, decided, parsed, hints, self._settings, self._metrics)
+        facts = (candidate, decided, parsed, headers, self._settings, self._metrics)
         if not beside:
             then(compare(*facts))
         elif len(self._tasks) >= MAX_WAITING:
@@ -83,21 +86,34 @@ class Comparisons:
 
 
 def compare(
-    candidate: CompiledPolicy, decided: Decided, parsed: Parsed, hints: Hints, settings: Settings, metrics: Metrics
+    candidate: CompiledPolicy,
+    decided: Decided,
+    parsed: Parsed,
+    headers: RawHeaders,
+    settings: Settings,
+    metrics: Metrics,
 ) -> Told:
     """Decide the same request, in the same situation, under the candidate. What differs is counted, and a sample of it
-    comes back for the log."""
+    comes back for the log. Headers are read anew: the candidate may have other levels, and ask for others."""
     try:
         was = decided.request
         now = decided.snapshot.now
+        hints = parse_hints(headers, candidate)
         request, _, _ = build_request(parsed, hints, candidate, was.body_bytes, decided.id, now, was.tenant)
         decision = decide(request, replace(decided.snapshot, spent={}), candidate, settings.seed)
+    except ApiError:  # it knows no such level, or does not let this tenant do that
+        metrics.candidate_decisions.labels(_backend(decided.decision), "refused").inc()
+        return None
     except Exception as error:  # a candidate's fault must not be a request's
         log.error("the candidate policy failed on request %s: %s", decided.id, type(error).__name__)
         metrics.candidate_decisions.labels("", "failed").inc()
         return None
-    mine, theirs = (d.chosen.target.backend if d.chosen else "refused" for d in (decided.decision, decision))
+    mine, theirs = _backend(decided.decision), _backend(decision)
     metrics.candidate_decisions.labels(mine, theirs).inc()
     if mine == theirs or not drawn(settings.candidate_sample, settings.seed, decided.id, "candidate"):
         return None
     return {"policy": candidate.digest, "decision": compact(decision, candidate)}
+
+
+def _backend(decision: Decision) -> str:
+    return decision.chosen.target.backend if decision.chosen else "refused"

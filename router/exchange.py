@@ -327,7 +327,7 @@ class Exchange:
         outcome = at.outcome(account.key.outcome, now)
         service.accounts.ended(account, Over(outcome, at.overhead_s(now), at.per_token_s(now)), self.trail.trace_id)
         if at.decided is not None and at.parsed is not None:
-            service.concluded(self._live, at.decided, outcome, at.parsed, at.hints)
+            service.concluded(self._live, at.decided, outcome, at.parsed, self._request.headers)
 
 
 def _shutting_down() -> ApiError:

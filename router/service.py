@@ -269,7 +269,7 @@ class Service:
                 counted = Counted(one.told, one.seen)
                 bill.charge(live, decided, "unused", one.candidate, counted, one.seconds)
 
-    def concluded(self, live: Live, decided: Decided, outcome: Outcome, parsed: Parsed, hints: Hints) -> None:
+    def concluded(self, live: Live, decided: Decided, outcome: Outcome, parsed: Parsed, headers: RawHeaders) -> None:
         """After the answer: what the candidate policy would have done, and the line in the decision log."""
         candidate = live.configuration.candidate
         if candidate is None:
@@ -280,7 +280,7 @@ class Service:
         def told(other: Told) -> None:
             self.endings.put(Compared(decided, functools.partial(self._record, decided, outcome, other)))
 
-        self._comparisons.compare(candidate, decided, parsed, hints, beside, told)
+        self._comparisons.compare(candidate, decided, parsed, headers, beside, told)
 
     def _record(self, decided: Decided, outcome: Outcome, other: Told = None) -> None:
         self._ended.append((decided.id, _ENCODER.encode(as_record(decided, outcome, other)), decided.policy))

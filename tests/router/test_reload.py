@@ -363,6 +363,36 @@ def test_a_candidate_decides_beside_and_sends_nothing(folder, start, tmp_path):
     assert differing[0]["decision"]["rule"] == "next"
 
 
+def test_a_candidate_reads_the_headers_by_its_own_levels_and_its_own_list(folder, start, tmp_path):
+    candidate = tmp_path / "next.yaml"
+    candidate.write_text(
+        "apiVersion: pointsman/v1\nkind: Policy\nheaders: [x-team]\n"
+        "sensitivity: {levels: [public, minor, internal, confidential, restricted], default: public}\n"
+        "rules:\n"
+        "  - {name: vision, match: {headers: {x-team: vision}}, split: {weights: {b: 1}}}\n"
+        "  - {name: high, match: {label: [confidential]}, split: {weights: {b: 1}}}\n"
+        "  - {name: rest, split: {weights: {a: 1}}}\n"
+    )
+    router = start(candidate)
+
+    def compared(**labels):
+        return router.count("pointsman_candidate_decisions_total", live_backend="a", **labels)
+
+    router.chat(headers={"x-data-sensitivity": "internal"})
+    assert (compared(candidate_backend="a"), compared(candidate_backend="b")) == (1, 0)
+    router.chat(headers={"x-data-sensitivity": "confidential"})
+    router.chat(headers={"x-team": "vision"})
+    assert (compared(candidate_backend="a"), compared(candidate_backend="b")) == (1, 2)
+    candidate.write_text(
+        "apiVersion: pointsman/v1\nkind: Policy\n"
+        "sensitivity: {levels: [public, internal, restricted], default: public}\n"
+        "rules: [{name: rest, split: {weights: {a: 1}}}]\n"
+    )
+    assert outcome(router) == "swapped"
+    router.chat(headers={"x-data-sensitivity": "confidential"})
+    assert compared(candidate_backend="refused") == 1, "it knows no such level"
+
+
 def test_a_bad_candidate_does_not_start_and_is_not_swapped_in(folder, start, tmp_path):
     from policies.errors import ConfigurationError
 
