@@ -208,9 +208,11 @@ def replay(record: Mapping[str, Any], policy: CompiledPolicy) -> Replay:
     """The decision made again from what the record holds, under the policy that made it."""
     made = restored(record, policy)
     logged, again = record["decision"], msgspec.json.decode(msgspec.json.encode(compact(made.decision, policy)))
+    # Rules may have matched the name of a model that nobody serves, which is not kept: that it was refused is certain.
+    unknown = made.request.model == UNKNOWN_MODEL
     differences = [
         f"{name}: logged {logged.get(name)}, now {again.get(name)}"
-        for name in Compact.__struct_fields__
+        for name in (("refusal",) if unknown else Compact.__struct_fields__)
         if logged.get(name) != again.get(name)
     ]
     return Replay(made.request, made.decision, tuple(differences))

@@ -509,6 +509,20 @@ def test_a_name_that_a_caller_invents_is_not_logged():
     assert replay(unlink(line)[0], COMPILED).differences == ()
 
 
+def test_a_rule_for_a_model_that_nobody_serves_is_no_difference():
+    policy = compile_text(
+        THREE_TIERS + "---\nkind: Policy\nrules: [{name: gpt, match: {model: 'gpt-*'}}, {name: rest}]\n"
+    )
+    one = request(model="gpt-9")
+    snapshot = idle(policy)
+    decision = decide(one, snapshot, policy, 0)
+    made = Decided("d-1", one, Label(one.label, (("floor", 0),), {}), snapshot, decision, policy)
+    line, _ = link(GENESIS, 1, msgspec.json.encode(as_record(made, None)))
+    record, _ = unlink(line)
+    assert (record["decision"]["rule"], record["decision"]["refusal"]) == ("gpt", "model_not_found")
+    assert replay(record, policy).differences == ()
+
+
 # --- the commands -------------------------------------------------------------------------------------------------
 
 
