@@ -8,6 +8,7 @@ with Processes(progress=print) as processes:
 
 import http.client
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -173,11 +174,17 @@ class Processes:
 
 
 def free_port() -> int:
-    """A TCP port on 127.0.0.1 that is free now; another process may still take it before it is used."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-    return port
+    """A TCP port on 127.0.0.1 that is free now; another process may still take it before it is used. It is none of
+    those that the kernel gives to whoever asks for any: gRPC's servers ask so, and share theirs (SO_REUSEPORT) with
+    whoever binds it after them, so that each gets half of the other's connections."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as listener:
+            try:
+                listener.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
 
 
 def answers(url: str) -> bool:

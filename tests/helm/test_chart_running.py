@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -36,6 +35,7 @@ from charts import (
 from processes import soon
 
 from router.cli import command_line
+from router.demo.processes import free_port
 
 TOKEN = "an-admin-token-of-the-tests"
 KEY = "a-key-of-a-clinic-for-the-tests"
@@ -168,13 +168,6 @@ class Pod:
                 return answer.status, dict(answer.headers), answer.read()
         except urllib.error.HTTPError as error:
             return error.code, dict(error.headers), error.read()
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 @contextmanager
