@@ -47,6 +47,10 @@ def series(router):
     return set(router.metrics())
 
 
+def values(found):
+    return {value for _, labels in found for _, value in labels}
+
+
 @pytest.mark.timeout(240)
 def test_ten_thousand_strange_requests_make_no_new_series(start_router):
     """Callers invent tenants, models, tasks, headers, paths: none of it becomes a label."""
@@ -82,7 +86,13 @@ def test_ten_thousand_strange_requests_make_no_new_series(start_router):
     for thread in threads:
         thread.join()
     assert router.count("pointsman_requests_total") == 10_040
-    assert series(router) - before == set()
+    after = series(router)
+    # On a busy machine another backend of the fleet may have become the quickest meanwhile: its series are its own.
+    fleet = {"edge", "onprem", "cloud"}
+    new = {one for one in after - before if fleet.isdisjoint(value for _, value in one[1])}
+    assert new == set()
+    assert values(after) <= values(before) | fleet, "no label has a value that a caller invented"
+    assert len(after) <= 3 * len(before)
 
 
 def test_what_should_stay_at_0_is_there_from_the_start(start_router):
