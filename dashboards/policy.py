@@ -54,7 +54,7 @@ _LIVE = [
         "Routers that go on with an older configuration, because something is wrong with the files as they were last "
         "read. They would not start again with these.",
         COUNT,
-        Query(or_zero(f"sum({of('pointsman_configuration_stale')})")),
+        Query(or_zero(total(of("pointsman_configuration_stale")))),
         steps=NONE_IS_GOOD,
         span=6,
     ),

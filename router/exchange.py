@@ -27,7 +27,7 @@ from router.progress import Progress
 from router.restore import RestoredStream, restore_body
 from router.resume import ResumedStream
 from router.service import Service
-from router.telemetry.accounts import Account, Over
+from router.telemetry.accounts import Account, Added
 from router.telemetry.logs import tell
 from router.telemetry.trail import CURRENT, Trail
 from router.wire import oip, openai
@@ -325,7 +325,7 @@ class Exchange:
         at, service, account, now = self._at, self._service, self._account, self._over
         assert account is not None
         outcome = at.outcome(account.key.outcome, now)
-        service.accounts.ended(account, Over(outcome, at.overhead_s(now), at.per_token_s(now)), self.trail.trace_id)
+        service.accounts.ended(account, Added(outcome, at.overhead_s(now), at.per_token_s(now)), self.trail.trace_id)
         if at.decided is not None and at.parsed is not None:
             service.concluded(self._live, at.decided, outcome, at.parsed, self._request.headers)
 

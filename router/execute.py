@@ -190,7 +190,7 @@ class Executor:
         room = min(max(2 * expected_s(following, ask), _ROOM_S), remaining / 3)
         patience = max(remaining - room, enough)
         if usual is not None and retries.available:
-            patience = min(patience, max(_HOPELESS * usual, _ROOM_S))
+            patience = min(patience, max(_HOPELESS * usual, 0.1))
         return patience if patience < remaining else None
 
     def _pause(self, errors: Sequence[BackendError], ask: Ask, number: int) -> float | None:

@@ -85,21 +85,21 @@ def _show(report: dict[str, Any]) -> None:
 def _tail(paths: list[Path], count: int, follow: bool, as_json: bool) -> int:
     """Decisions, by when they were made; as JSON every line as it is, in its place, so that a copy can be verified."""
     seen: dict[Path, int] = {}
-    new = (one for one in _new_lines(paths, seen) if as_json or "event" not in one[1])
+    new = _new_lines(paths, seen, as_json)
     # No more is kept than is shown: a log may be larger than the memory.
-    found = deque(new, count) if as_json else reversed(heapq.nlargest(count, new, key=lambda one: float(one[1]["at"])))
-    for line, record in found:
-        _print(line, record, as_json)
+    found = deque(new, count) if as_json else reversed(heapq.nlargest(count, new, key=lambda one: one[0]))
+    for _, shown in found:
+        print(shown, flush=True)
     while follow:
         time.sleep(_POLL_S)
-        for line, record in _new_lines(paths, seen):
-            if as_json or "event" not in record:
-                _print(line, record, as_json)
+        for _, shown in _new_lines(paths, seen, as_json):
+            print(shown, flush=True)
     return 0
 
 
-def _new_lines(paths: list[Path], seen: dict[Path, int]) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """What has been written since the last look, whole lines only; new files are found as they come."""
+def _new_lines(paths: list[Path], seen: dict[Path, int], as_json: bool) -> Iterator[tuple[float, str]]:
+    """What has been written since the last look, as it is shown, and when it was decided; whole lines only. New files
+    are found as they come."""
     for files in chains(paths).values():
         for file in files:
             unreadable = 0
@@ -115,19 +115,16 @@ def _new_lines(paths: list[Path], seen: dict[Path, int]) -> Iterator[tuple[bytes
                     seen[file] = seen.get(file, 0) + len(line)
                     try:
                         record, _ = unlink(line)
-                        if "event" not in record:
-                            _line(record)
+                        decision = "event" not in record
+                        at, shown = (float(record["at"]), _line(record)) if decision else (0.0, "")
                     except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
                         unreadable += 1
                         continue
-                    yield line, record
+                    if as_json or decision:
+                        yield at, line.decode().rstrip("\n") if as_json else shown
             if unreadable:
                 told = f"{file}: {unreadable} line(s) are no records; `pointsman log verify` tells which"
                 print(f"pointsman log: {told}", file=sys.stderr)
-
-
-def _print(line: bytes, record: dict[str, Any], as_json: bool) -> None:
-    print(line.decode().rstrip("\n") if as_json else _line(record), flush=True)
 
 
 def _line(record: dict[str, Any]) -> str:

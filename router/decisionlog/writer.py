@@ -80,7 +80,7 @@ class DecisionLog:
         self._putting = threading.Lock()
         self._size = 0  # of the file
         self._file = self._open(self._last())
-        cut = self._recover()
+        cut = self._recover(writer)
         self._written = self._seq, self._prev  # of the last one in the files
         started: dict[str, Any] = {"event": "started", "at": time.time()}
         self._link(msgspec.json.encode(started | ({"cut_bytes": cut} if cut else {})))
@@ -234,7 +234,7 @@ class DecisionLog:
         self._size = file.tell()
         return file
 
-    def _recover(self) -> int:
+    def _recover(self, writer: str) -> int:
         """Take up the chain at the last whole line; the number of bytes of an unfinished one, which is cut."""
         path = Path(self._file.name)
         data = path.read_bytes()
@@ -251,7 +251,7 @@ class DecisionLog:
             except ValueError:
                 # Not a line of ours: `verify` will tell. Begin anew rather than build on it.
                 self._file.close()
-                self._writer = f"{self._writer.partition('.')[0]}.{time.time_ns() // 1_000_000}"
+                self._writer = f"{writer}.{time.time_ns() // 1_000_000}"
                 self._file = self._open(self._last())
                 log.warning("decision log: %s does not end with a record; a new chain begins in %s", path,
                             self._file.name)  # fmt: skip

@@ -83,7 +83,8 @@ def objectives(rows: Sequence[Row]) -> str:
         figure, axes = _axes(4.0, 0.7 + 0.32 * max(len(known), 1))
         shares = [100 * (row.slo_attained or 0) for row in known]
         colours = [_GOOD if share >= 99 else COLOURS["cloud"] if share >= 95 else _BAD for share in shares]
-        axes.barh([_short(row.name) for row in known], shares, color=colours, height=0.62)
+        axes.barh(range(len(known)), shares, color=colours, height=0.62)
+        axes.set_yticks(range(len(known)), [_short(row.name) for row in known])  # two may look alike now
         for i, share in enumerate(shares):
             axes.text(min(share, 100) - 1, i, f"{share:.2f} %", va="center", ha="right", color="white", fontsize=9)
         axes.set_xlim(0, 100)

@@ -78,7 +78,7 @@ _SPENDING = attrgetter("backend", "tier", "model", "purpose", "estimated")
 _SPENT = attrgetter(*Spent._fields)
 
 
-class Over(NamedTuple):
+class Added(NamedTuple):
     """What one request adds. Times in seconds; None: there is none."""
 
     outcome: Outcome
@@ -92,7 +92,7 @@ class Account:
 
     key: EndedKey
     counted: int = 0  # since the metrics were last told
-    over: list[Over] = field(default_factory=list)  # likewise
+    over: list[Added] = field(default_factory=list)  # likewise
 
 
 class Accounts:
@@ -118,7 +118,7 @@ class Accounts:
             account.counted += 1
         return account
 
-    def ended(self, account: Account, over: Over, trace_id: str | None = None) -> None:
+    def ended(self, account: Account, over: Added, trace_id: str | None = None) -> None:
         """A request is over that was counted there."""
         account.over.append(over)
         if trace_id is not None and account.key.outcome == "ok":
@@ -159,7 +159,7 @@ class Accounts:
             metrics.tokens.add((backend, model, "in", source), spent.tokens_in)
             metrics.tokens.add((backend, model, "out", source), spent.tokens_out)
 
-    def _tell(self, key: EndedKey, over: Sequence[Over]) -> None:
+    def _tell(self, key: EndedKey, over: Sequence[Added]) -> None:
         metrics, ok, at = self._metrics, key.outcome == "ok", key.series
         outcomes = [one.outcome for one in over]
         seconds = [outcome.ms / 1000 for outcome in outcomes]
