@@ -47,10 +47,6 @@ def series(router):
     return set(router.metrics())
 
 
-def values(found):
-    return {value for _, labels in found for _, value in labels}
-
-
 @pytest.mark.timeout(240)
 def test_ten_thousand_strange_requests_make_no_new_series(start_router):
     """Callers invent tenants, models, tasks, headers, paths: none of it becomes a label."""
@@ -67,7 +63,8 @@ def test_ten_thousand_strange_requests_make_no_new_series(start_router):
             path = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", f"/v2/models/{name()}/infer")[i % 4]
             body = {"model": rng.choice([name(), "chat"]), "user": name(), "metadata": {name(): name()}, name(): name()}
             body |= {"messages": [{"role": "user", "content": name()}], "prompt": name(), "input": name(), "inputs": []}
-            headers = {"content-type": "application/json", "x-session-id": name(), f"x-{name()}": name()}
+            # Only one backend may see them: on a busy machine another would have its turn now and then, and its series.
+            headers = FAR | {"content-type": "application/json", "x-session-id": name(), f"x-{name()}": name()}
             headers |= {
                 "authorization": f"Bearer {name()}",
                 "x-tenant": name(),
@@ -86,13 +83,7 @@ def test_ten_thousand_strange_requests_make_no_new_series(start_router):
     for thread in threads:
         thread.join()
     assert router.count("pointsman_requests_total") == 10_040
-    after = series(router)
-    # On a busy machine another backend of the fleet may have become the quickest meanwhile: its series are its own.
-    fleet = {"edge", "onprem", "cloud"}
-    new = {one for one in after - before if fleet.isdisjoint(value for _, value in one[1])}
-    assert new == set()
-    assert values(after) <= values(before) | fleet, "no label has a value that a caller invented"
-    assert len(after) <= 3 * len(before)
+    assert series(router) - before == set()
 
 
 def test_what_should_stay_at_0_is_there_from_the_start(start_router):
