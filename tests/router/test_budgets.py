@@ -197,7 +197,10 @@ def test_two_routers_share_a_budget(start_router, central):
     with ThreadPoolExecutor(2) as pool:
         statuses = pool.map(lambda router: [router.chat().status for _ in range(30)], routers)
         answers = [status for of_one in statuses for status in of_one]
-    assert answers.count(200) == 20
+    assert answers.count(200) <= 20
+    # The last may be leased to the one while the other asks for it: it is given back then, but not at once.
+    assert soon(lambda: answers.extend(one.chat().status for one in routers) or answers.count(200) == 20)
+    assert 200 not in [one.chat().status for one in routers]
     assert soon(lambda: routers[0].count("pointsman_quota_used", quota="b") == pytest.approx(0.2))
     assert soon(lambda: routers[0].count("pointsman_quota_remaining", quota="b") == pytest.approx(0))
     held = [router.count("pointsman_quota_leased", quota="b") for router in routers]
