@@ -62,7 +62,7 @@ class Bill:
         """Fold a whole, good answer into what is known of its backend, and charge it."""
         request, usage, candidate = decided.request, counted.told, result.candidate
         now = result.ended or (time.monotonic() if result.answer.chunks is not None else result.began_at)
-        seconds, sized = now - result.started, None
+        seconds, sized = now - result.started - result.held_s, None
         if request.protocol == "oip":
             sized = size(request)
         elif usage is not None and usage.tokens_out:
@@ -81,7 +81,7 @@ class Bill:
     ) -> None:
         """Charge an answer that ended early, at `ended` or now: whoever gave it bills what it has made, which only an
         estimate can say."""
-        seconds = (time.monotonic() if ended is None else ended) - result.started
+        seconds = (time.monotonic() if ended is None else ended) - result.started - result.held_s
         self.charge(live, decided, purpose, result.candidate, counted, seconds)
 
     def expected_usd(self, decided: Decided, candidate: Candidate) -> float:

@@ -236,7 +236,9 @@ class Exchange:
                     self._at.usage = openai.usage_in(chunk) or self._at.usage
                 http.send(chunk)
                 if http.slow:
+                    began = time.monotonic()
                     await http.drained(idle_s)
+                    (self._at.result or result).held_s += time.monotonic() - began
             if isinstance(chunks, RestoredStream):
                 self._service.metrics.unrestored.inc(chunks.unrestored)
             result = self._at.result or result  # another, where it was gone on with

@@ -84,7 +84,8 @@ class Progress:
         if self.first_byte is None:
             return None
         tokens = self.before + (self.usage.tokens_out if self.usage else self.events)
-        return (now - self.first_byte) / (tokens - 1) if tokens > 1 else None
+        held_s = 0.0 if self.result is None else self.result.held_s
+        return (now - self.first_byte - held_s) / (tokens - 1) if tokens > 1 else None
 
     def outcome(self, outcome: str, now: float) -> Outcome:
         """How it ended. Objectives run from when its body had come in."""

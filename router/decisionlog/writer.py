@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import logging
 import os
 import threading
@@ -27,6 +26,7 @@ import msgspec
 
 from router.decisionlog.chain import GENESIS, hash_of, link, unlink, unlinked
 from router.decisionlog.files import chains, file_name
+from router.decisionlog.keeping import going_on, let_go, own
 
 log = logging.getLogger("pointsman")
 
@@ -38,7 +38,7 @@ class LogSettings:
     folder: Path
     max_bytes: int = 64 * 1024 * 1024  # of a file, before the next is begun
     max_queued: int = 10_000  # records waiting to be written
-    keep_files: int = 0  # oldest ones over this number are removed; 0: keep all
+    keep_files: int = 0  # of a chain, and of those whose writers are gone together; older ones go; 0: keep all
 
 
 class Lost(msgspec.Struct, frozen=True):
@@ -74,8 +74,8 @@ class DecisionLog:
         self._asleep = self._writing = self._ending = self._failing = False
         self._signals: SimpleQueue[None] = SimpleQueue()
         self._lost = Lost()  # since the log last told
-        self._owned = _own(settings.folder, writer)
-        self._writer = _going_on(settings.folder, writer)
+        self._owned = own(settings.folder, writer)
+        self._name, self._writer = writer, going_on(settings.folder, writer)
         self._seq, self._prev = 0, GENESIS  # of the last line that was put
         self._putting = threading.Lock()
         self._size = 0  # of the file
@@ -85,6 +85,7 @@ class DecisionLog:
         started: dict[str, Any] = {"event": "started", "at": time.time()}
         self._link(msgspec.json.encode(started | ({"cut_bytes": cut} if cut else {})))
         self._write(*self._take()[:2])
+        self._let_go()
         self._thread = threading.Thread(target=self._run, name="decision-log", daemon=True)
         self._thread.start()
 
@@ -215,12 +216,15 @@ class DecisionLog:
     def _rotate(self) -> None:
         self._file.close()
         self._file = self._open(self._settings.folder / file_name(self._writer, self._written[0] + 1))
-        keep = self._settings.keep_files
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if not self._settings.keep_files:
+            return
         try:
-            for old in self._files()[: -keep or None] if keep else ():
-                old.unlink(missing_ok=True)
+            let_go(self._settings.folder, self._name, self._writer, self._settings.keep_files)
         except OSError as error:  # what can be written must not be lost for that
-            log.error("decision log: %s cannot be removed: %s", old, error.strerror)
+            log.error("decision log: its old files cannot be looked for: %s", error.strerror)
 
     def _files(self) -> list[Path]:
         return chains([self._settings.folder]).get(f"{self._settings.folder}/{self._writer}", [])
@@ -256,24 +260,3 @@ class DecisionLog:
                 log.warning("decision log: %s does not end with a record; a new chain begins in %s", path,
                             self._file.name)  # fmt: skip
         return len(data) - whole
-
-
-def _own(folder: Path, writer: str) -> BinaryIO:
-    """Until it is closed no other process goes on with this writer's chain: two that did would break it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / f"decisions-{writer}.lock").open("ab")
-    except OSError as error:
-        raise OSError(f"the decision log cannot be written to {folder}: {error.strerror}") from None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise OSError(f"{folder}: another router writes its decision log there; give this one another folder") from None
-    return file
-
-
-def _going_on(folder: Path, writer: str) -> str:
-    """The name of the writer's latest chain: where one could not be gone on with, the next has a number behind it."""
-    names = [chain.rpartition("/")[2] for chain in chains([folder])]
-    return max([writer, *(name for name in names if name.startswith(f"{writer}."))], key=lambda name: (len(name), name))

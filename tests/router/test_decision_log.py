@@ -23,7 +23,7 @@ from policies.decide import decide
 from policies.sensitivity.labels import Label
 from router.cli import main
 from router.decisionlog.chain import GENESIS, Verification, link, unlink
-from router.decisionlog.files import chains, lines
+from router.decisionlog.files import chains, file_name, lines
 from router.decisionlog.record import Decided, Outcome, as_record, replay
 from router.decisionlog.writer import DecisionLog, LogSettings
 
@@ -306,6 +306,35 @@ def test_only_one_writes_a_chain_and_the_other_does_not_start(tmp_path):
     of_both = chains([tmp_path])
     assert len(of_both) == 2
     assert not any(verify(list(lines(files)))[0].broken for files in of_both.values())
+
+
+def test_of_writers_that_are_gone_as_many_files_stay_as_of_one_that_writes(tmp_path):
+    """Under Ray each replica that is started has a name of its own: nobody else would ever remove what it leaves."""
+    settings = LogSettings(tmp_path, max_bytes=200, keep_files=2)
+
+    def write(log):
+        for n in range(5):
+            log.put(entry(n))
+            log.flush()
+
+    alive = DecisionLog(settings, writer="alive")
+    write(alive)
+    for n in range(4):
+        log = DecisionLog(settings, writer=f"replica{n}")
+        write(log)
+        log.close()
+    unknown = tmp_path / file_name("unknown", 1)  # it has no lock: perhaps its writer is at work
+    unknown.write_bytes(b"")
+    log = DecisionLog(settings, writer="new")
+    write(log)
+    kept = {name.rpartition("/")[2]: len(files) for name, files in chains([tmp_path]).items()}
+    assert kept == {"alive": 2, "replica3": 2, "unknown": 1, "new": 2}
+    locks = sorted(file.name for file in tmp_path.glob("*.lock"))
+    assert locks == ["decisions-alive.lock", "decisions-new.lock", "decisions-replica3.lock"]
+    for one in (alive, log):
+        one.put(entry(9))
+        one.close()
+    assert not any(verify(list(lines(files)))[0].broken for files in chains([tmp_path]).values())
 
 
 def test_what_follows_a_line_that_is_none_is_a_chain_that_is_found_and_gone_on_with(tmp_path, caplog):

@@ -254,6 +254,23 @@ def test_a_client_that_reads_nothing_is_left_behind(start_router):
     sock.close()
 
 
+def test_a_client_that_reads_slowly_does_not_make_its_backend_slow(start_router):
+    router = start_router(FLEET.replace("models:", "script: [{chunks: 20000}], models:"))
+    body = BODY[:-1] + b', "stream": true}'
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect(("127.0.0.1", router.port))
+        began = time.monotonic()
+        sock.sendall(HEAD + b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+        time.sleep(2)
+        while sock.recv(1024 * 1024):
+            pass
+        took_s = time.monotonic() - began
+    ((average_ms, _),) = router.service.state.measured()
+    assert average_ms / 1000 < took_s - 1.5
+    assert router.count("pointsman_time_per_output_token_seconds_sum") * 20000 < took_s - 1.5
+
+
 def test_many_connections_at_once(router):
     wrong = []
 
