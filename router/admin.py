@@ -15,11 +15,12 @@ from policies.decide import decide
 from policies.explain import as_dict, why
 from policies.facts import request_from
 from policies.schema import HttpRequest, RequestFacts
-from router.decisionlog.record import UNKNOWN_MODEL, Decided, shown_model
+from router.decisionlog.record import UNKNOWN_MODEL, shown_model
 from router.errors import ApiError, as_api_error, bad_request
 from router.http.request import JSON, ClientGone, Inbound, lines
 from router.identity import Guardian
 from router.orders import DRAIN, LOG_LEVEL
+from router.recent import Seen
 from router.requests import from_http
 from router.service import Service
 from router.settings import is_loopback
@@ -76,6 +77,7 @@ class AdminApp:
                 service.endings.settle()
                 return 200, {"decisions": [self._shown(one) for one in reversed(service.recent.latest())]}
             case "GET", ["decisions", decision_id]:
+                service.endings.settle()
                 found = service.recent.get(decision_id)
                 if found is None:
                     raise ApiError("not_found", "no such decision among the latest ones of this replica")
@@ -95,7 +97,8 @@ class AdminApp:
                 return 200, {"level": await self._log_level(await self._fields(http))}
         raise ApiError("not_found", "no such path on the admin port", f"there are: {_PATHS}")
 
-    def _shown(self, decided: Decided) -> dict[str, Any]:
+    def _shown(self, seen: Seen) -> dict[str, Any]:
+        decided = seen.decided
         request, levels = decided.request, decided.policy.levels
         model = shown_model(request, decided.policy)
         decision = as_dict(decided.decision, decided.policy)
@@ -104,6 +107,7 @@ class AdminApp:
         before = decided.label.declassified_from
         return {
             "id": decided.id,
+            "at": decided.snapshot.now,
             "model": model,
             "task": request.task,
             "tenant": request.tenant,
@@ -114,6 +118,7 @@ class AdminApp:
             "declassified_from": None if before is None else levels[before],
             "why": why(decided.decision),
             **decision,
+            "outcome": seen.outcome,
         }
 
     async def _fields(self, http: Inbound) -> Any:

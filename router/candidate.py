@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
@@ -48,7 +48,12 @@ class Comparisons:
 
     def __init__(self, settings: Settings, metrics: Metrics, pool: Executor) -> None:
         self._settings, self._metrics, self._pool = settings, metrics, pool
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting: dict[asyncio.Future[Told], Decided] = {}
+
+    @property
+    def waiting(self) -> Iterable[Decided]:
+        """Those whose requests are over, and whose comparison is not made yet."""
+        return self._waiting.values()
 
     def compare(
         self,
@@ -63,26 +68,24 @@ class Comparisons:
         facts = (candidate, decided, parsed, headers, self._settings, self._metrics)
         if not beside:
             then(compare(*facts))
-        elif len(self._tasks) >= MAX_WAITING:
+        elif len(self._waiting) >= MAX_WAITING:
             self._metrics.candidate_decisions.labels("", "dropped").inc()
             then(None)
         else:
 
-            async def later() -> None:
-                told: Told = None
-                try:
-                    told = await asyncio.get_running_loop().run_in_executor(self._pool, compare, *facts)
-                finally:
-                    then(told)  # its record is written, whatever becomes of the comparison
+            def made(told: asyncio.Future[Told]) -> None:
+                del self._waiting[told]
+                then(None if told.cancelled() or told.exception() else told.result())  # its record is written anyway
 
-            task = asyncio.create_task(later())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            told = asyncio.get_running_loop().run_in_executor(self._pool, compare, *facts)
+            self._waiting[told] = decided
+            told.add_done_callback(made)
 
     async def aclose(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """Those that are not made yet are given up."""
+        for told in self._waiting:
+            told.cancel()
+        await asyncio.gather(*self._waiting, return_exceptions=True)
 
 
 def compare(

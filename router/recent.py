@@ -5,7 +5,8 @@ made again, which gives the same to the bit."""
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -15,6 +16,13 @@ from router.decisionlog.record import Decided, restored
 MOST = 512
 Ended = tuple[str, bytes, CompiledPolicy]
 """A decision whose request is over: its id, its record as the decision log has it, and the policy that made it."""
+
+
+class Seen(NamedTuple):
+    """One of them, and how its request ended, as the decision log has it; None: it is not over."""
+
+    decided: Decided
+    outcome: Mapping[str, Any] | None = None
 
 
 class Recent:
@@ -28,17 +36,18 @@ class Recent:
     def end(self, ended: Sequence[Ended]) -> None:
         self._over.extend(ended)
 
-    def latest(self) -> list[Decided]:
+    def latest(self) -> list[Seen]:
         """The oldest first; those whose requests are not over yet come last."""
         over = [_again(record, policy) for _, record, policy in list(self._over)]
-        return over + sorted(self._going(), key=lambda decided: decided.snapshot.now)
+        return over + [Seen(decided) for decided in sorted(self._going(), key=lambda decided: decided.snapshot.now)]
 
-    def get(self, id: str) -> Decided | None:
+    def get(self, id: str) -> Seen | None:
         """By the decision's id."""
-        found = [decided for decided in self._going() if decided.id == id]
+        found = [Seen(decided) for decided in self._going() if decided.id == id]
         found += [_again(record, policy) for one, record, policy in list(self._over) if one == id]
         return found[0] if found else None
 
 
-def _again(record: bytes, policy: CompiledPolicy) -> Decided:
-    return restored(msgspec.json.decode(record), policy)
+def _again(record: bytes, policy: CompiledPolicy) -> Seen:
+    known = msgspec.json.decode(record)
+    return Seen(restored(known, policy), known.get("outcome"))

@@ -287,7 +287,7 @@ class Service:
 
     def _going(self) -> list[Decided]:
         requests: tuple[Going | Over, ...] = (*self.exchanges, *self.endings.untold)
-        return [one.decided for one in requests if one.decided is not None]
+        return [*self._comparisons.waiting, *(one.decided for one in requests if one.decided is not None)]
 
     def _written_down(self) -> None:
         ended, self._ended = self._ended, []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -43,6 +44,8 @@ def test_a_decision_can_be_read_back_without_its_payload(router):
     assert found["label"] == "confidential"
     assert found["raised_by"][-1]["label"] == "confidential"
     assert found["backend"] == reply.backend
+    assert found["outcome"]["outcome"] == "ok" and found["outcome"]["backend"] == reply.backend
+    assert abs(found["at"] - time.time()) < 60
     assert get(router, "/decisions").json()["decisions"][0]["id"] == decision_id
     for path in ("/decisions", f"/decisions/{decision_id}"):
         body = get(router, path).body.decode()
@@ -65,6 +68,7 @@ def test_a_decision_whose_request_is_in_progress_is_there_too(start_router):
         assert soon(lambda: get(router, "/decisions").json()["decisions"], 5)
         (shown,) = get(router, "/decisions").json()["decisions"]
         assert not waiting.done()
+        assert shown["outcome"] is None
         assert get(router, f"/decisions/{shown['id']}").json() == shown
     assert shown["id"] == waiting.result().headers["x-pointsman-decision"]
     assert [one["id"] for one in get(router, "/decisions").json()["decisions"]] == [shown["id"]], "and once only"

@@ -141,7 +141,7 @@ def test_the_larger_limit_of_all_answers_is_what_is_expected(start):
     body = {"model": "chat", "messages": [{"role": "user", "content": "hi"}], "max_completion_tokens": 1,
             "max_tokens": 1000, "n": 8}  # fmt: skip
     router.call("POST", "/v1/chat/completions", body)
-    assert router.service.recent.latest()[-1].request.tokens_out == 8000
+    assert router.service.recent.latest()[-1].decided.request.tokens_out == 8000
 
 
 def test_an_encoding_that_is_not_read_is_refused(start):

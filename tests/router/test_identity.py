@@ -200,7 +200,7 @@ def test_a_usage_that_may_not_be_stated_is_refused(router):
     assert (reply.status, error(reply)) == (403, "usage_not_allowed")
     assert router.call("POST", "/v1/embeddings", body, {**bearer(LAB), "x-usage": "research"}).status == 200
     router.call("POST", "/v1/embeddings", body, bearer(LAB))
-    usages = [one.request.usage for one in router.service.recent.latest()]
+    usages = [one.decided.request.usage for one in router.service.recent.latest()]
     assert usages == ["commercial", "research", "research"], "the last by default"
 
 

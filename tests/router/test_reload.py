@@ -271,7 +271,7 @@ def test_twenty_reloads_a_third_of_them_bad_during_two_thousand_requests(folder,
     assert not any(rule.startswith("bad") for rule in rules)
     assert len(rules) > 5
     assert len(valid) == 15
-    for decided in router.service.recent.latest():
+    for decided, _ in router.service.recent.latest():
         assert decided.decision.policy in valid
         assert decided.decision.rule in {rule.name for rule in decided.policy.rules}
     assert all(state.in_flight == 0 for state in router.service.state.backends)
@@ -361,6 +361,28 @@ def test_a_candidate_decides_beside_and_sends_nothing(folder, start, tmp_path):
     differing = [record["candidate"] for record in records if "candidate" in record]
     assert len(differing) == 5
     assert differing[0]["decision"]["rule"] == "next"
+
+
+def test_a_decision_whose_candidate_takes_long_is_shown_and_is_written_when_the_router_stops(
+    folder, start, tmp_path, monkeypatch
+):
+    candidate = tmp_path / "next.yaml"
+    candidate.write_text(POLICY.replace("FIRST", "b"))
+    go_on = threading.Event()
+    monkeypatch.setattr("router.candidate.compare", lambda *_: go_on.wait(10) and None)
+    router = start(candidate, decision_log=LogSettings(tmp_path / "log"))
+    # One more than there are threads: it is not even begun.
+    asked = [router.chat("word " * 30_000).headers["x-pointsman-decision"] for _ in range(5)]
+
+    def shown():
+        return [one["id"] for one in router.call("GET", "/decisions", admin=True).json()["decisions"]]
+
+    assert sorted(shown()) == sorted(asked)
+    threading.Timer(0.3, go_on.set).start()
+    router.stop()
+    router.join()
+    (files,) = chains([tmp_path / "log"]).values()
+    assert sorted(json.loads(line).get("id", "") for line in lines(files)) == ["", "", *sorted(asked)]
 
 
 def test_a_candidate_reads_the_headers_by_its_own_levels_and_its_own_list(folder, start, tmp_path):
