@@ -30,6 +30,7 @@ _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"(\s*:)?', re.DOTALL)
 """A string of valid JSON, and the colon behind it where it is a key. Linear: no two parts can take the same byte."""
 
 
+_DEEPEST = 500
 _KEY_ENDS = (b'":', b'" ', b'"\t', b'"\n', b'"\r')
 
 
@@ -48,12 +49,18 @@ def decode_unambiguous(data: bytes | memoryview) -> Any:
 
 
 def _keys(value: Any) -> int:
-    count, pending = 0, [value]
-    while pending:
-        one = pending.pop()
-        if type(one) is dict:
-            count += len(one)
-            pending += one.values()
-        elif type(one) is list:
-            pending += one
-    return count
+    """How many keys there are. Raises NotJson over a depth that no call of an API has: Python's own limit is between
+    1,000 and 10,000, by its version."""
+    count, level = 0, [value]
+    for _ in range(_DEEPEST):
+        below: list[Any] = []
+        for one in level:
+            if type(one) is dict:
+                count += len(one)
+                below += one.values()
+            elif type(one) is list:
+                below += one
+        if not below:
+            return count
+        level = below
+    raise NotJson("is nested too deep")

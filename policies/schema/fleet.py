@@ -80,7 +80,10 @@ class Tls(Model):
     """Certificates for a backend behind https, as PEM files, relative to this file."""
 
     ca_file: str | None = Field(
-        default=None, description="trust these authorities instead of the system's", examples=["tls/ca.pem"]
+        default=None,
+        description="trust these authorities instead of the system's. From Python 3.13 on certificates must be as RFC "
+        "5280 asks: without an authority key identifier they are refused",
+        examples=["tls/ca.pem"],
     )
     client_cert: str | None = Field(
         default=None, description="the router's own certificate", examples=["tls/client.pem"]

@@ -822,7 +822,16 @@ def pki(tmp_path_factory):
             .not_valid_before(now - datetime.timedelta(days=1))
             .not_valid_after(now + datetime.timedelta(days=1))
             .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
+            # Python 3.13 insists on what RFC 5280 asks of certificates.
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
         )
+        if issuer is None:
+            may = dict.fromkeys(
+                ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
+                 "encipher_only", "decipher_only"), False,
+            )  # fmt: skip
+            builder = builder.add_extension(x509.KeyUsage(key_cert_sign=True, crl_sign=True, **may), critical=True)
         if sans:
             builder = builder.add_extension(x509.SubjectAlternativeName(sans), critical=False)
         (folder / f"{name}.pem").write_bytes(builder.sign(issuer_key, hashes.SHA256()).public_bytes(pem))

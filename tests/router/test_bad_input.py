@@ -57,7 +57,7 @@ CHAT = {"model": "chat", "messages": [{"role": "user", "content": SECRET}]}
         (b'"' + SECRET.encode() + b'"', "must be a JSON object"),
         (b'{"model": "\xff\xfe' + SECRET.encode() + b'"}', "not valid"),
         (b'{"a":' * 5000 + b"1" + b"}" * 5000, "over 10000 bytes"),
-        (b"[" * 9000, "nested too deep"),
+        (b"[" * 4500 + b"]" * 4500, "nested too deep"),
         (b'{"model": "chat", "temperature": NaN}', "not valid JSON"),
         (json.dumps({"messages": CHAT["messages"]}).encode(), "'model' is missing"),
         (json.dumps(CHAT | {"model": 7}).encode(), "'model' is missing or not text"),
