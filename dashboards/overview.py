@@ -6,6 +6,7 @@ from grafana_foundation_sdk.models import dashboard as models
 
 from dashboards.board import BACKENDS, COSTS, OVERVIEW, POLICY, board
 from dashboards.panels import (
+    BYTES,
     COUNT,
     MORE_IS_GOOD,
     NONE_IS_GOOD,
@@ -24,6 +25,7 @@ from dashboards.panels import (
 from dashboards.queries import grown, of, or_zero, quantile, rate, recorded, share, total
 
 _OBJECTIVE = "scalar(pointsman:slo_objective:ratio)"
+_CPU = total(rate("pointsman_cpu_seconds_total"))
 _MISSED = share(
     total(grown("pointsman_slo_requests_total", 'met="false"')), total(grown("pointsman_slo_requests_total"))
 )
@@ -35,7 +37,8 @@ def dashboard() -> models.Dashboard:
         "Pointsman: overview",
         "Where does traffic go, and why; what does it cost; do objectives hold; did anything leave that may not?",
         [("Is everything all right?", _GLANCE), ("Where does traffic go, and why?", _FLOW),
-         ("What does it cost, and how long does it take?", _RESULT)],
+         ("What does it cost, and how long does it take?", _RESULT),
+         ("What does the router itself take?", _ITSELF)],
     )  # fmt: skip
 
 
@@ -215,5 +218,29 @@ _RESULT = [
               "{{rule}}, over 1 h"),
         steps=((None, "green"), (1, "orange"), (6, "red")),
         links=[jump(POLICY, "This rule", rule="rule")],
+    ),
+]  # fmt: skip
+
+_ITSELF = [
+    lines(
+        "How much CPU time does a request take here?",
+        "CPU time of the router's processes for each request, with that of the models that run in them.",
+        SECONDS,
+        Query(f"{_CPU} / ({total(rate('pointsman_tenant_requests_total'))} > 0)", "a request"),
+        span=8,
+    ),
+    lines(
+        "How many processors do the routers keep busy?",
+        "A replica's event loop is one: at nearly 1 for each replica more of them are needed.",
+        COUNT,
+        Query(total(rate("pointsman_cpu_seconds_total"), "instance"), "{{instance}}"),
+        span=8,
+    ),
+    lines(
+        "How much memory do the routers hold?",
+        "Resident memory of their processes, all replicas of an instance together.",
+        BYTES,
+        Query(total(of("pointsman_resident_memory_bytes"), "instance"), "{{instance}}"),
+        span=8,
     ),
 ]  # fmt: skip

@@ -35,6 +35,7 @@ USD, USD_PER_HOUR, PER_SECOND, RATIO, SECONDS, COUNT = (
     "short",
 )
 GRAMS, GRAMS_PER_HOUR, WATTS, TOKENS_PER_SECOND = "massg", "suffix: g/h", "watt", "suffix: tokens/s"
+BYTES = "bytes"
 NONE_IS_GOOD: Steps = ((None, "green"), (1e-9, "red"))
 MORE_IS_GOOD: Steps = ((None, "red"), (0, "green"))
 PLAIN: Steps = ((None, "blue"),)

@@ -4,9 +4,11 @@ other replicas of the node."""
 from __future__ import annotations
 
 import math
+import resource
 import time
 from collections.abc import Iterable
 from itertools import combinations
+from pathlib import Path
 
 from prometheus_client import Gauge
 
@@ -18,6 +20,7 @@ from router.telemetry.accounts import SERVICE_FAULTS, TURNED_AWAY
 from router.telemetry.metrics import Metrics
 from router.telemetry.tallies import Series
 
+_STATM = Path("/proc/self/statm")
 GONE = math.nan
 """The value of a gauge whose subject is there no more: a reload took it away. It is not shown (`exposition`), since
 the files that replicas share cannot forget a series."""
@@ -37,6 +40,7 @@ class Gauges:
         self._now: dict[Gauge, set[tuple[str, ...]]] = {}
         self._series: dict[Gauge, Series[Gauge]] = {}
         self._ejections: dict[str, int] = {}  # that have been counted
+        self._cpu_s = 0.0  # likewise
 
     def publish(self, live: Live, log_queued: int | None) -> None:
         metrics, policy, state, now = self._metrics, live.policy, live.state, time.monotonic()
@@ -66,6 +70,9 @@ class Gauges:
             if average_ms is not None:
                 self._set(metrics.latency_estimate, (target.backend, target.model), average_ms / 1000)
                 self._set(metrics.latency_age, (target.backend, target.model), now - at)
+        before, self._cpu_s = self._cpu_s, time.process_time()
+        metrics.cpu_seconds.inc(self._cpu_s - before)
+        self._set(metrics.resident_bytes, (), _resident_bytes())
         if log_queued is not None:
             self._set(metrics.decision_log_queued, (), log_queued)
         live.ledger.publish(self._set, metrics, wall)
@@ -83,6 +90,10 @@ class Gauges:
     def _set(self, gauge: Gauge, labels: tuple[str, ...], value: float) -> None:
         self._series_of(gauge)[labels].set(value)
         self._now.setdefault(gauge, set()).add(labels)
+
+
+def _resident_bytes() -> int:
+    return int(_STATM.read_bytes().split()[1]) * resource.getpagesize()
 
 
 def expect(metrics: Metrics, policy: CompiledPolicy) -> None:

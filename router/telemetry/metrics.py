@@ -269,6 +269,10 @@ class Metrics:
         self.configuration_stale.set(0)
         self.policy_info = self._gauge("policy_info", "Digest of the policy and fleet that decide", "highest", "digest")
         self.build_info = self._gauge("build_info", "Versions of router and Python", "highest", "version", "python")
+        self.cpu_seconds = self._counter(
+            "cpu_seconds", "CPU time of the router's processes, with that of the models that run in them"
+        )
+        self.resident_bytes = self._gauge("resident_memory_bytes", "Memory that the router's processes hold", "sum")
         self.decision_log_dropped = self._counter(
             "decision_log_dropped", "Records that the decision log lost because it could not keep up or could not write"
         )

@@ -28,6 +28,7 @@ AT_REST = {
 BEFORE_ANSWERS = {
     # There is no latency of nothing, and no cost of an answer.
     "How are answer times spread?", "How fast do tokens come?", "How long do answers take?",
+    "How much CPU time does a request take here?",
     "How long do backends take?", "How long do callers wait, by backend?", "How long do their answers take?",
     "How long does deciding take?", "How much carbon for a thousand answers? (modelled)",
     "How much of that is the router's own?", "How old is that latency?", "What does a thousand answers cost?",

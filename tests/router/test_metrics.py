@@ -10,6 +10,8 @@ import string
 import subprocess
 import sys
 import threading
+import time
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, THREE_TIERS, Router
@@ -208,6 +210,17 @@ def test_every_metric_is_told_of_in_words_and_in_base_units():
         assert len(metric.documentation) > 20, metric.name
         assert metric.name.startswith(("pointsman_", "gen_ai_server_")), metric.name
         assert not metric.name.endswith(("_ms", "_millis", "_kb", "_percent")), metric.name
+
+
+def test_what_the_router_itself_takes_is_measured(start_router):
+    router = start_router(THREE_TIERS + POLICY)
+    before = router.count("pointsman_cpu_seconds_total")
+    for _ in range(100):
+        router.chat()
+    took = router.count("pointsman_cpu_seconds_total")
+    assert before < took <= time.process_time()
+    (held,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS:")]
+    assert router.count("pointsman_resident_memory_bytes") == pytest.approx(int(held.split()[1]) * 1024, rel=0.2)
 
 
 def test_batches_are_measured(start_router, onnx_models):
