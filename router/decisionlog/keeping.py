@@ -7,6 +7,7 @@ import fcntl
 import logging
 import os
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -16,6 +17,8 @@ from router.decisionlog.files import chains
 log = logging.getLogger("pointsman")
 
 _LATER = re.compile(r"\.\d+\Z")
+_PATIENCE_S = 1.0
+"""Another writer may hold the lock for a moment, to remove files of one that was gone."""
 
 
 def own(folder: Path, writer: str) -> BinaryIO:
@@ -27,7 +30,7 @@ def own(folder: Path, writer: str) -> BinaryIO:
             file = _lock(folder, writer).open("ab")
         except OSError as error:
             raise OSError(f"the decision log cannot be written to {folder}: {error.strerror}") from None
-        if not _locked(file):
+        if not _locked(file, _PATIENCE_S):
             file.close()
             raise OSError(f"{folder}: another router writes its decision log there; give this one another folder")
         with contextlib.suppress(FileNotFoundError):
@@ -79,12 +82,16 @@ def _lock(folder: Path, writer: str) -> Path:
     return folder / f"decisions-{writer}.lock"
 
 
-def _locked(file: BinaryIO) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def _locked(file: BinaryIO, patience_s: float = 0.0) -> bool:
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.02)
 
 
 def _written(file: Path) -> float:

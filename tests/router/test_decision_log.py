@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import random
@@ -306,6 +307,14 @@ def test_only_one_writes_a_chain_and_the_other_does_not_start(tmp_path):
     of_both = chains([tmp_path])
     assert len(of_both) == 2
     assert not any(verify(list(lines(files)))[0].broken for files in of_both.values())
+
+
+def test_who_starts_while_another_removes_what_he_had_left_waits_for_that(tmp_path):
+    DecisionLog(LogSettings(tmp_path)).close()
+    with (tmp_path / "decisions-main.lock").open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        threading.Timer(0.2, fcntl.flock, (lock, fcntl.LOCK_UN)).start()
+        DecisionLog(LogSettings(tmp_path)).close()
 
 
 def test_of_writers_that_are_gone_as_many_files_stay_as_of_one_that_writes(tmp_path):
