@@ -43,7 +43,10 @@ def ago(text: str) -> float:
     """Seconds before now, as a number below 0, or a moment in seconds since 1970."""
     unit = {"d": 86400.0, "h": 3600.0, "m": 60.0}.get(text[-1:])
     if unit is None or not text[:-1].replace(".", "", 1).isdigit():
-        return moment(text)
+        try:
+            return moment(text)
+        except argparse.ArgumentTypeError as error:
+            raise argparse.ArgumentTypeError(f"{error}, nor so long ago such as 7d, 12h or 30m") from None
     return -duration(text[:-1]) * unit
 
 

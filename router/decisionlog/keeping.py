@@ -28,6 +28,8 @@ def own(folder: Path, writer: str) -> BinaryIO:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             file = _lock(folder, writer).open("ab")
+        except FileExistsError:
+            raise OSError(f"the decision log cannot be written to {folder}: it is a file, not a folder") from None
         except OSError as error:
             raise OSError(f"the decision log cannot be written to {folder}: {error.strerror}") from None
         if not _locked(file, _PATIENCE_S):

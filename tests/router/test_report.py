@@ -99,7 +99,7 @@ def test_a_stretch_of_time(logged, capsys):
     assert (status, err) == (2, "pointsman report: --until is not after --since\n")
     status, _, err = report(capsys, folder / "log", "--since", "yesterday")
     assert status == 2
-    assert "'yesterday' is not a time such as" in err
+    assert "'yesterday' is not a time such as 2026-04-01T09:00:00+09:00, nor so long ago such as 7d" in err
 
 
 def test_a_log_that_was_edited_is_told_of(logged, capsys):
