@@ -62,10 +62,12 @@ _HEALTH = [
     ),
     lines(
         "Which calls fail?",
-        "By backend and by what went wrong. A call that was given up is no failure.",
+        "By backend and by what went wrong. A call that was given up is no failure. One whose stream broke off later "
+        "had answered, and is not counted among the failed ones of other panels.",
         PER_SECOND,
         Query(total(rate("pointsman_attempts_total", _FAILED, *_PLACED), "backend", "outcome"),
               "{{backend}} {{outcome}}"),
+        Query(total(rate("pointsman_streams_broken_total", *_PLACED), "backend"), "{{backend}} stream broken"),
         span=8,
     ),
     bars(

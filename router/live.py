@@ -129,7 +129,9 @@ class Live:
 
     def stream_broke(self, result: Result) -> None:
         """A stream that had begun well failed on the way."""
-        self.state.observe(result.candidate.target.backend_index, Event.FAILURE, time.monotonic())
+        target = result.candidate.target
+        self.state.observe(target.backend_index, Event.FAILURE, time.monotonic())
+        self.metrics.streams_broken.labels(target.backend, target.tier).inc()
 
     async def metadata(self, model: str) -> ModelMetadata | None:
         """From the first backend that serves the model and can say."""

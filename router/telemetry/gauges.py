@@ -108,6 +108,7 @@ def expect(metrics: Metrics, policy: CompiledPolicy) -> None:
     for spec in policy.fleet.backends:
         metrics.egress_blocked.labels(spec.name).inc(0)
         metrics.ejections.labels(spec.name).inc(0)
+        metrics.streams_broken.labels(spec.name, spec.tier).inc(0)
         metrics.spills.add((spec.name,), 0)
         metrics.carbon_grams.add((spec.name, spec.tier), 0)
         metrics.energy_joules.add((spec.name, spec.tier, "modelled"), 0)

@@ -163,6 +163,10 @@ class Metrics:
             "batch_size", "Requests that a model in the router's process ran together, as each of them saw it",
             _ROWS, "backend",
         )  # fmt: skip
+        self.streams_broken = self._counter(
+            "streams_broken", "Streams that a backend broke off; also those that another backend went on with",
+            "backend", "tier",
+        )  # fmt: skip
         self.ejections = self._counter(
             "ejections", "Times that a backend was kept out for failing, as each replica counted", "backend"
         )

@@ -214,6 +214,7 @@ def test_a_stream_that_breaks_on_the_way_ends_with_an_error_event_and_no_done(st
     assert b"[DONE]" not in reply.body
     assert len(router.backend("second").calls) == 0, "the first byte had left: no other backend may go on"
     assert router.count("pointsman_requests_total", backend="first", outcome="stream_broken") == 1
+    assert router.count("pointsman_streams_broken_total", backend="first", tier="edge") == 1
     assert router.service.state.backends[0].health.failures == 1
     assert f"the stream of request {reply.headers['x-request-id']} broke: first: " in caplog.text
     assert at_rest(router)

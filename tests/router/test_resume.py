@@ -61,6 +61,8 @@ def test_the_other_goes_on_from_what_was_said(start_router, servers):
         {"role": "assistant", "content": "Dear [EMAIL_ADDRESS_1], the "},
     ]
     assert router.count("pointsman_requests_total", outcome="ok", backend="second") == 1
+    assert router.count("pointsman_streams_broken_total", backend="first") == 1
+    assert router.count("pointsman_streams_broken_total", backend="second") == 0
     wait_until(lambda: at_rest(router))
 
 
