@@ -237,8 +237,10 @@ class Exchange:
                 http.send(chunk)
                 if http.slow:
                     began = time.monotonic()
-                    await http.drained(idle_s)
-                    (self._at.result or result).held_s += time.monotonic() - began
+                    try:
+                        await http.drained(idle_s)
+                    finally:
+                        (self._at.result or result).held_s += time.monotonic() - began
             if isinstance(chunks, RestoredStream):
                 self._service.metrics.unrestored.inc(chunks.unrestored)
             result = self._at.result or result  # another, where it was gone on with

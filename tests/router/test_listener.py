@@ -250,6 +250,9 @@ def test_a_client_that_reads_nothing_is_left_behind(start_router):
     while router.count("pointsman_requests_total", outcome="cancelled") < 1 and time.monotonic() < deadline:
         time.sleep(0.05)
     assert router.count("pointsman_requests_total", outcome="cancelled") == 1
+    (seen,) = router.service.recent.latest()
+    (charge,) = seen.outcome["charges"]
+    assert charge["purpose"] == "broken" and charge["seconds"] < seen.outcome["ms"] / 1000 - 0.4
     assert router.service.state.backends[0].in_flight == 0
     sock.close()
 
