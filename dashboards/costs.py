@@ -29,13 +29,19 @@ from dashboards.queries import among, grown, of, or_none, or_zero, rate, recorde
 _BACKEND, _TIER, _MODEL = among("backend"), among("tier"), among("model")
 _PLACED = (_BACKEND, _TIER)
 _ALL = (*_PLACED, _MODEL)
-_HOURS = "($__range_s / 3600)"
+_HOURLY = f"max by (backend, tier) ({of('pointsman_reserved_usd_per_hour', *_PLACED)})"
+"""Several routers name the same backend: it is paid once."""
 
 
 def _reserved(*by: str) -> str:
-    """Several routers name the same backend: it is paid once."""
-    own = f"max by (backend, tier) ({of('pointsman_reserved_usd_per_hour', *_PLACED)})"
-    return total(own, *by)
+    return total(_HOURLY, *by)
+
+
+def _paid(*by: str) -> str:
+    """By the hour over the time shown, as far as there was a router in it: from before its first day nobody wants to
+    see a loss. One that has just begun may lie between two steps."""
+    hours = f"{total(f'sum_over_time(({_HOURLY})[$__range:$__interval])', *by)} * $__interval_ms / 3600000"
+    return f"({hours} or 0 * {_reserved(*by)})"
 
 
 def _hourly(name: str, *by: str) -> str:
@@ -49,7 +55,7 @@ def _quota(of_several: str, name: str) -> str:
 LEFT = or_none(
     f"min by (quota, unit) ({of('pointsman_quota_remaining')} / ({of('pointsman_quota_cap')} > 0))", "quota", 1
 )
-_SPENT = f"({total(grown('pointsman_marginal_cost_usd_total', *_ALL))} + {_reserved()} * {_HOURS})"
+_SPENT = f"({total(grown('pointsman_marginal_cost_usd_total', *_ALL))} + {_paid()})"
 _CLOUD = total(grown("pointsman_baseline_cost_usd_total", *_ALL))
 _ANSWERED = total(grown("pointsman_requests_total", 'outcome="ok"', *_ALL))
 _CALLS = total(grown("pointsman_attempts_total", 'outcome="ok"', *_PLACED), "backend")
@@ -90,7 +96,8 @@ def dashboard() -> models.Dashboard:
 _MONEY = [
     number(
         "What was spent?",
-        "Over the time shown: what answers added, and what is paid by the hour as it is now, used or not.",
+        "Over the time shown: what answers added, and what is paid by the hour, used or not, as long as there was a "
+        "router.",
         USD,
         Query(_SPENT),
         span=6,
@@ -155,7 +162,7 @@ _OWN = [
         "cloud.",
         Column("at full use", _an_answer(total(grown("pointsman_cost_usd_total", *_ALL), "backend")), USD),
         Column("really", _an_answer(f"({total(grown('pointsman_marginal_cost_usd_total', *_ALL), 'backend')} + "
-                                    f"{_reserved('backend')} * {_HOURS})"), USD),
+                                    f"{_paid('backend')})"), USD),
         Column("all cloud", _an_answer(total(grown("pointsman_baseline_cost_usd_total", *_ALL), "backend")), USD),
         span=16,
     ),

@@ -22,7 +22,7 @@ PANELS = [
 ]
 of_panels = pytest.mark.parametrize(("board", "panel"), PANELS)
 UIDS = {board["uid"]: board for board in MADE.values()}
-BUILT_IN = {"__rate_interval", "__range", "__range_s", "datasource"}
+BUILT_IN = {"__rate_interval", "__range", "__interval", "__interval_ms", "datasource"}
 
 
 def variables(board):

@@ -39,8 +39,10 @@ class PanelQuery:
 
 
 def with_values(expr: str, seconds: int = 3600, rate_s: int = 60, **chosen: str) -> str:
-    expr = expr.replace("$__rate_interval", f"{rate_s}s").replace("$__range_s", str(seconds))
+    expr = expr.replace("$__rate_interval", f"{rate_s}s")
     expr = expr.replace("$__range", f"{seconds}s")
+    step_s = max(1, seconds // 1000)
+    expr = expr.replace("$__interval_ms", str(1000 * step_s)).replace("$__interval", f"{step_s}s")
     return re.sub(r"\$(\w+)", lambda name: chosen.get(name[1], ".*"), expr)
 
 

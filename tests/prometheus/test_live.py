@@ -11,6 +11,7 @@ import time
 import pytest
 
 from tests.prometheus import checks
+from tests.prometheus.expressions import panel_queries, with_values
 from tests.prometheus.fleet import Fleet
 from tests.prometheus.server import MISSING, Prometheus
 
@@ -92,6 +93,16 @@ def test_panels_show_0_and_not_no_data_before_the_first_request(live):
     _, _, idle = live
     silent = {one.panel for one in idle if not one.series and not one.waits}
     assert silent == BEFORE_ANSWERS, "\n".join(sorted(silent))
+
+
+def test_what_is_paid_by_the_hour_counts_while_there_is_a_router(live):
+    """At 1.51 USD an hour, and for a few minutes at most."""
+    server, _, _ = live
+    (spent,) = [one for one in panel_queries() if one.panel == "What was spent?"]
+    answers = "sum(increase(pointsman_marginal_cost_usd_total[$__range]))"
+    for hours, least_usd in (1, 0.005), (240, 0):
+        ((_, (usd,)),) = server.now(with_values(f"{spent.expr} - {answers}", hours * 3600, 60))
+        assert least_usd <= usd < 0.3
 
 
 def test_what_promtool_says_of_the_metrics(live):
