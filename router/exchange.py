@@ -236,15 +236,12 @@ class Exchange:
                     self._at.usage = openai.usage_in(chunk) or self._at.usage
                 http.send(chunk)
                 if http.slow:
-                    began = time.monotonic()
-                    try:
-                        await http.drained(idle_s)
-                    finally:
-                        (self._at.result or result).held_s += time.monotonic() - began
+                    self._at.held_up = True
+                    await http.drained(idle_s)
             if isinstance(chunks, RestoredStream):
                 self._service.metrics.unrestored.inc(chunks.unrestored)
             result = self._at.result or result  # another, where it was gone on with
-            self._at.bill.finished(self._live, decided, result, self._at.counted())
+            self._at.bill.finished(self._live, decided, result, self._at.counted(), held_up=self._at.held_up)
         except BackendError as error:
             self._live.stream_broke(self._at.result or result)
             log.warning("the stream of request %s broke: %s", call.request_id, error)

@@ -37,6 +37,7 @@ class Progress:
     events: int = 0  # of a stream, seen so far
     before: int = 0  # tokens of the answer that came in streams which broke, before this one
     first_byte: float | None = None  # when that of a streamed answer left
+    held_up: bool = False  # its client did not read as quickly as it came
     relayed_s: float = 0.0  # from when backends had done their part to that moment
 
     def counted(self) -> Counted:
@@ -80,12 +81,11 @@ class Progress:
         return steps[0].began - self.read + after_s
 
     def per_token_s(self, now: float) -> float | None:
-        """Of a stream, after its first."""
-        if self.first_byte is None:
+        """Of a stream, after its first; None where its client kept it waiting."""
+        if self.first_byte is None or self.held_up:
             return None
         tokens = self.before + (self.usage.tokens_out if self.usage else self.events)
-        held_s = 0.0 if self.result is None else self.result.held_s
-        return (now - self.first_byte - held_s) / (tokens - 1) if tokens > 1 else None
+        return (now - self.first_byte) / (tokens - 1) if tokens > 1 else None
 
     def outcome(self, outcome: str, now: float) -> Outcome:
         """How it ended. Objectives run from when its body had come in."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from policies.compile import CompiledPolicy
-from router.decisionlog.record import Decided, restored
+from router.decisionlog.record import Decided, Outcome, restored
 
 MOST = 512
 Ended = tuple[str, bytes, CompiledPolicy]
@@ -22,13 +22,13 @@ class Seen(NamedTuple):
     """One of them, and how its request ended, as the decision log has it; None: it is not over."""
 
     decided: Decided
-    outcome: Mapping[str, Any] | None = None
+    outcome: Outcome | Mapping[str, Any] | None = None
 
 
 class Recent:
     """Belongs to one event loop."""
 
-    def __init__(self, going: Callable[[], Iterable[Decided]], most: int = MOST) -> None:
+    def __init__(self, going: Callable[[], Iterable[Seen]], most: int = MOST) -> None:
         """`going`: those whose requests are not over yet, or not told yet."""
         self._going = going
         self._over: deque[Ended] = deque(maxlen=most)
@@ -37,13 +37,13 @@ class Recent:
         self._over.extend(ended)
 
     def latest(self) -> list[Seen]:
-        """The oldest first; those whose requests are not over yet come last."""
+        """The oldest first."""
         over = [_again(record, policy) for _, record, policy in list(self._over)]
-        return over + [Seen(decided) for decided in sorted(self._going(), key=lambda decided: decided.snapshot.now)]
+        return sorted([*over, *self._going()], key=lambda seen: seen.decided.snapshot.now)
 
     def get(self, id: str) -> Seen | None:
         """By the decision's id."""
-        found = [Seen(decided) for decided in self._going() if decided.id == id]
+        found = [seen for seen in self._going() if seen.decided.id == id]
         found += [_again(record, policy) for one, record, policy in list(self._over) if one == id]
         return found[0] if found else None
 

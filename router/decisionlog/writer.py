@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import math
 import os
 import threading
 import time
@@ -25,12 +26,15 @@ from typing import Any, BinaryIO
 import msgspec
 
 from router.decisionlog.chain import GENESIS, hash_of, link, unlink, unlinked
-from router.decisionlog.files import chains, file_name
-from router.decisionlog.keeping import going_on, let_go, own
+from router.decisionlog.files import file_name
+from router.decisionlog.keeping import by_chain, going_on, let_go, own
 
 log = logging.getLogger("pointsman")
 
 _GATHER_S = 0.05
+_SETTLED_S = 60.0
+"""A writer that has been at work for so long looks for what others have left: by then all are there that were started
+together, and one that fails again and again removes nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,7 @@ class LogSettings:
     folder: Path
     max_bytes: int = 64 * 1024 * 1024  # of a file, before the next is begun
     max_queued: int = 10_000  # records waiting to be written
-    keep_files: int = 0  # of a chain, and of those whose writers are gone together; older ones go; 0: keep all
+    keep_files: int = 0  # of a chain, and as many bytes of those whose writers are gone; 0: keep all
 
 
 class Lost(msgspec.Struct, frozen=True):
@@ -75,17 +79,20 @@ class DecisionLog:
         self._signals: SimpleQueue[None] = SimpleQueue()
         self._lost = Lost()  # since the log last told
         self._owned = own(settings.folder, writer)
-        self._name, self._writer = writer, going_on(settings.folder, writer)
+        self._chain = going_on(settings.folder, writer)
         self._seq, self._prev = 0, GENESIS  # of the last line that was put
         self._putting = threading.Lock()
         self._size = 0  # of the file
+        for file in self._files():
+            if not file.stat().st_size:  # it was just begun when its writer died
+                file.unlink()
+        self._let_go_at = time.monotonic() + _SETTLED_S
         self._file = self._open(self._last())
         cut = self._recover(writer)
         self._written = self._seq, self._prev  # of the last one in the files
         started: dict[str, Any] = {"event": "started", "at": time.time()}
         self._link(msgspec.json.encode(started | ({"cut_bytes": cut} if cut else {})))
         self._write(*self._take()[:2])
-        self._let_go()
         self._thread = threading.Thread(target=self._run, name="decision-log", daemon=True)
         self._thread.start()
 
@@ -212,26 +219,30 @@ class DecisionLog:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._written = self._written[0] + queued, hash_of(lines)
         self._size += written
+        if time.monotonic() >= self._let_go_at:
+            self._let_go()
 
     def _rotate(self) -> None:
         self._file.close()
-        self._file = self._open(self._settings.folder / file_name(self._writer, self._written[0] + 1))
-        self._let_go()
+        self._file = self._open(self._settings.folder / file_name(self._chain, self._written[0] + 1))
+        self._let_go_at = 0.0  # not before something is written there
 
     def _let_go(self) -> None:
-        if not self._settings.keep_files:
+        self._let_go_at = math.inf
+        folder, keep = self._settings.folder, self._settings.keep_files
+        if not keep:
             return
         try:
-            let_go(self._settings.folder, self._name, self._writer, self._settings.keep_files)
+            let_go(folder, self._chain, Path(self._file.name), keep, self._settings.max_bytes)
         except OSError as error:  # what can be written must not be lost for that
             log.error("decision log: its old files cannot be looked for: %s", error.strerror)
 
     def _files(self) -> list[Path]:
-        return chains([self._settings.folder]).get(f"{self._settings.folder}/{self._writer}", [])
+        return by_chain(self._settings.folder).get(self._chain, [])
 
     def _last(self) -> Path:
         files = self._files()
-        return files[-1] if files else self._settings.folder / file_name(self._writer, 1)
+        return files[-1] if files else self._settings.folder / file_name(self._chain, 1)
 
     def _open(self, path: Path) -> BinaryIO:
         file = path.open("ab", buffering=0)
@@ -246,16 +257,14 @@ class DecisionLog:
         if whole < len(data):
             os.truncate(path, whole)
             self._size = whole
-        older = (file.read_bytes() for file in reversed(self._files()[:-1]))
-        last = data[:whole] or next(filter(None, older), b"")  # a file that was just begun may be empty
-        for line in last.splitlines(keepends=True)[-1:]:
+        for line in data[:whole].splitlines(keepends=True)[-1:]:
             try:
                 record, _ = unlink(line)
                 self._seq, self._prev = int(record["seq"]), str(record["hash"])
             except ValueError:
                 # Not a line of ours: `verify` will tell. Begin anew rather than build on it.
                 self._file.close()
-                self._writer = f"{writer}.{time.time_ns() // 1_000_000}"
+                self._chain = f"{writer}.{time.time_ns() // 1_000_000}"
                 self._file = self._open(self._last())
                 log.warning("decision log: %s does not end with a record; a new chain begins in %s", path,
                             self._file.name)  # fmt: skip

@@ -92,8 +92,11 @@ class Gauges:
         self._now.setdefault(gauge, set()).add(labels)
 
 
-def _resident_bytes() -> int:
-    return int(_STATM.read_bytes().split()[1]) * resource.getpagesize()
+def _resident_bytes() -> float:
+    try:
+        return int(_STATM.read_bytes().split()[1]) * resource.getpagesize()
+    except (OSError, IndexError, ValueError):  # the kernel does not say
+        return GONE
 
 
 def expect(metrics: Metrics, policy: CompiledPolicy) -> None:

@@ -274,9 +274,12 @@ class Metrics:
         self.policy_info = self._gauge("policy_info", "Digest of the policy and fleet that decide", "highest", "digest")
         self.build_info = self._gauge("build_info", "Versions of router and Python", "highest", "version", "python")
         self.cpu_seconds = self._counter(
-            "cpu_seconds", "CPU time of the router's processes, with that of the models that run in them"
+            "cpu_seconds",
+            "CPU time of the router's processes, with the models that run in them; without the process of `use: ner`",
         )
-        self.resident_bytes = self._gauge("resident_memory_bytes", "Memory that the router's processes hold", "sum")
+        self.resident_bytes = self._gauge(
+            "resident_memory_bytes", "Memory that the router's processes hold; without the process of `use: ner`", "sum"
+        )
         self.decision_log_dropped = self._counter(
             "decision_log_dropped", "Records that the decision log lost because it could not keep up or could not write"
         )

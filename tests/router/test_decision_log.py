@@ -25,6 +25,7 @@ from policies.sensitivity.labels import Label
 from router.cli import main
 from router.decisionlog.chain import GENESIS, Verification, link, unlink
 from router.decisionlog.files import chains, file_name, lines
+from router.decisionlog.keeping import _take, by_chain
 from router.decisionlog.record import Decided, Outcome, as_record, replay
 from router.decisionlog.writer import DecisionLog, LogSettings
 
@@ -317,33 +318,78 @@ def test_who_starts_while_another_removes_what_he_had_left_waits_for_that(tmp_pa
         DecisionLog(LogSettings(tmp_path)).close()
 
 
-def test_of_writers_that_are_gone_as_many_files_stay_as_of_one_that_writes(tmp_path):
+def write_files(log):
+    for n in range(5):
+        log.put(entry(n))
+        log.flush()
+
+
+def test_of_writers_that_are_gone_as_much_stays_as_those_at_work_may_hold(tmp_path):
     """Under Ray each replica that is started has a name of its own: nobody else would ever remove what it leaves."""
     settings = LogSettings(tmp_path, max_bytes=200, keep_files=2)
-
-    def write(log):
-        for n in range(5):
-            log.put(entry(n))
-            log.flush()
-
     alive = DecisionLog(settings, writer="alive")
-    write(alive)
-    for n in range(4):
+    write_files(alive)
+    for n in range(6):
         log = DecisionLog(settings, writer=f"replica{n}")
-        write(log)
+        write_files(log)
         log.close()
     unknown = tmp_path / file_name("unknown", 1)  # it has no lock: perhaps its writer is at work
     unknown.write_bytes(b"")
+    (tmp_path / "decisions-empty.lock").touch()
     log = DecisionLog(settings, writer="new")
-    write(log)
-    kept = {name.rpartition("/")[2]: len(files) for name, files in chains([tmp_path]).items()}
-    assert kept == {"alive": 2, "replica3": 2, "unknown": 1, "new": 2}
-    locks = sorted(file.name for file in tmp_path.glob("*.lock"))
-    assert locks == ["decisions-alive.lock", "decisions-new.lock", "decisions-replica3.lock"]
+    write_files(log)
+    found = by_chain(tmp_path)
+    assert {name: len(found[name]) for name in ("alive", "new", "unknown")} == {"alive": 2, "new": 2, "unknown": 1}
+    gone = [name for name in found if name.startswith("replica")]
+    assert gone == [f"replica{n}" for n in range(6 - len(gone), 6)], "the latest"
+    held = [file.stat().st_size for name in gone for file in found[name]]
+    assert sum(held) <= 2 * 2 * 200 < sum(held) + 2 * max(held)
+    assert {file.name for file in tmp_path.glob("*.lock")} == {f"decisions-{w}.lock" for w in ("alive", "new", *gone)}
     for one in (alive, log):
         one.put(entry(9))
         one.close()
-    assert not any(verify(list(lines(files)))[0].broken for files in chains([tmp_path]).values())
+    assert not any(verify(list(lines(files)))[0].broken for files in by_chain(tmp_path).values())
+
+
+def test_writers_that_die_again_and_again_remove_nothing(tmp_path):
+    settings = LogSettings(tmp_path, max_bytes=200, keep_files=1)
+    for n in range(6):
+        DecisionLog(settings, writer=f"replica{n}").close()
+    assert len(by_chain(tmp_path)) == 6
+
+
+def test_who_has_been_at_work_for_a_minute_lets_go_without_a_new_file_too(tmp_path, monkeypatch):
+    settings = LogSettings(tmp_path, keep_files=1)
+    for n in range(3):
+        log = DecisionLog(settings, writer=f"replica{n}")
+        log.put(entry(n))
+        log.close()
+    monkeypatch.setattr("router.decisionlog.writer._SETTLED_S", 0.0)
+    DecisionLog(LogSettings(tmp_path, max_bytes=700, keep_files=1), writer="new").close()
+    assert list(by_chain(tmp_path)) == ["new", "replica2"]
+
+
+def test_a_file_that_is_written_is_never_let_go(tmp_path):
+    """Not even where one with a higher number lies there: it was begun when its writer died."""
+    for seq in (1, 502):
+        (tmp_path / file_name("main", seq)).write_bytes(b"")
+    log = DecisionLog(LogSettings(tmp_path, max_bytes=200, keep_files=1))
+    for n in range(20):
+        log.put(entry(n))
+        log.flush()
+        assert [file.name for file in by_chain(tmp_path)["main"]][-1:] == [Path(log._file.name).name]
+    log.close()
+
+
+def test_a_lock_that_was_removed_while_somebody_waited_for_it_is_none(tmp_path):
+    DecisionLog(LogSettings(tmp_path)).close()
+    lock = tmp_path / "decisions-main.lock"
+    held = _take(lock)
+    threading.Timer(0.2, lambda: (lock.unlink(), held.close())).start()
+    log = DecisionLog(LogSettings(tmp_path))
+    with pytest.raises(OSError, match="another router"):
+        DecisionLog(LogSettings(tmp_path))
+    log.close()
 
 
 def test_what_follows_a_line_that_is_none_is_a_chain_that_is_found_and_gone_on_with(tmp_path, caplog):

@@ -250,28 +250,23 @@ def test_a_client_that_reads_nothing_is_left_behind(start_router):
     while router.count("pointsman_requests_total", outcome="cancelled") < 1 and time.monotonic() < deadline:
         time.sleep(0.05)
     assert router.count("pointsman_requests_total", outcome="cancelled") == 1
-    (seen,) = router.service.recent.latest()
-    (charge,) = seen.outcome["charges"]
-    assert charge["purpose"] == "broken" and charge["seconds"] < seen.outcome["ms"] / 1000 - 0.4
     assert router.service.state.backends[0].in_flight == 0
     sock.close()
 
 
-def test_a_client_that_reads_slowly_does_not_make_its_backend_slow(start_router):
+def test_a_client_that_reads_slowly_says_nothing_of_its_backend(start_router):
     router = start_router(FLEET.replace("models:", "script: [{chunks: 20000}], models:"))
     body = BODY[:-1] + b', "stream": true}'
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.connect(("127.0.0.1", router.port))
-        began = time.monotonic()
         sock.sendall(HEAD + b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
         time.sleep(2)
         while sock.recv(1024 * 1024):
             pass
-        took_s = time.monotonic() - began
-    ((average_ms, _),) = router.service.state.measured()
-    assert average_ms / 1000 < took_s - 1.5
-    assert router.count("pointsman_time_per_output_token_seconds_sum") * 20000 < took_s - 1.5
+    assert router.count("pointsman_requests_total", outcome="ok") == 1
+    assert [average_ms for average_ms, _ in router.service.state.measured()] == [None]
+    assert router.count("pointsman_time_per_output_token_seconds_count") == 0
 
 
 def test_many_connections_at_once(router):

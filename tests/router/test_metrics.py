@@ -223,6 +223,14 @@ def test_what_the_router_itself_takes_is_measured(start_router):
     assert router.count("pointsman_resident_memory_bytes") == pytest.approx(int(held.split()[1]) * 1024, rel=0.2)
 
 
+def test_where_the_kernel_does_not_say_there_are_metrics_without_it(start_router, monkeypatch):
+    monkeypatch.setattr("router.telemetry.gauges._STATM", Path("/proc/self/no-such-file"))
+    told = start_router(THREE_TIERS).call("GET", "/metrics", admin=True)
+    assert told.status == 200
+    assert b"\npointsman_cpu_seconds_total " in told.body
+    assert b"\npointsman_resident_memory_bytes" not in told.body
+
+
 def test_batches_are_measured(start_router, onnx_models):
     router = start_router(
         """

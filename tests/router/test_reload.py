@@ -348,6 +348,8 @@ def test_a_candidate_decides_beside_and_sends_nothing(folder, start, tmp_path):
     router = start(candidate, decision_log=LogSettings(tmp_path / "log"), candidate_sample=1.0)
     replies = [router.chat() for _ in range(5)]
     assert {reply.backend for reply in replies} == {"a"}
+    shown = router.call("GET", "/decisions", admin=True).json()["decisions"]
+    assert [one["outcome"]["outcome"] for one in shown] == ["ok"] * 5
     assert router.count("pointsman_candidate_decisions_total", live_backend="a", candidate_backend="b") == 5
     assert len(router.backend("b").calls) == 0
     candidate.write_text(POLICY.replace("FIRST", "a").replace("RULE", "agrees"))
@@ -374,10 +376,8 @@ def test_a_decision_whose_candidate_takes_long_is_shown_and_is_written_when_the_
     # One more than there are threads: it is not even begun.
     asked = [router.chat("word " * 30_000).headers["x-pointsman-decision"] for _ in range(5)]
 
-    def shown():
-        return [one["id"] for one in router.call("GET", "/decisions", admin=True).json()["decisions"]]
-
-    assert sorted(shown()) == sorted(asked)
+    shown = router.call("GET", "/decisions", admin=True).json()["decisions"]
+    assert [(one["id"], one["outcome"]["outcome"]) for one in shown] == [(id, "ok") for id in reversed(asked)]
     threading.Timer(0.3, go_on.set).start()
     router.stop()
     router.join()
