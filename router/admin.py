@@ -20,7 +20,7 @@ from router.errors import ApiError, as_api_error, bad_request
 from router.http.request import JSON, ClientGone, Inbound, lines
 from router.identity import Guardian
 from router.orders import DRAIN, LOG_LEVEL
-from router.recent import Seen
+from router.recent import Remembered
 from router.requests import from_http
 from router.service import Service
 from router.settings import is_loopback
@@ -97,7 +97,7 @@ class AdminApp:
                 return 200, {"level": await self._log_level(await self._fields(http))}
         raise ApiError("not_found", "no such path on the admin port", f"there are: {_PATHS}")
 
-    def _shown(self, seen: Seen) -> dict[str, Any]:
+    def _shown(self, seen: Remembered) -> dict[str, Any]:
         decided = seen.decided
         request, levels = decided.request, decided.policy.levels
         model = shown_model(request, decided.policy)

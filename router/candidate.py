@@ -19,7 +19,7 @@ from router.decisionlog.record import Decided, compact
 from router.errors import ApiError
 from router.hints import parse_hints
 from router.identity import RawHeaders
-from router.recent import Seen
+from router.recent import Remembered
 from router.requests import build_request
 from router.settings import Settings
 from router.telemetry.metrics import Metrics
@@ -49,17 +49,17 @@ class Comparisons:
 
     def __init__(self, settings: Settings, metrics: Metrics, pool: Executor) -> None:
         self._settings, self._metrics, self._pool = settings, metrics, pool
-        self._waiting: dict[asyncio.Future[Told], Seen] = {}
+        self._waiting: dict[asyncio.Future[Told], Remembered] = {}
 
     @property
-    def waiting(self) -> Iterable[Seen]:
+    def waiting(self) -> Iterable[Remembered]:
         """Those whose requests are over, and whose comparison is not made yet."""
         return self._waiting.values()
 
     def compare(
         self,
         candidate: CompiledPolicy,
-        seen: Seen,
+        seen: Remembered,
         parsed: Parsed,
         headers: RawHeaders,
         beside: bool,

@@ -18,7 +18,7 @@ Ended = tuple[str, bytes, CompiledPolicy]
 """A decision whose request is over: its id, its record as the decision log has it, and the policy that made it."""
 
 
-class Seen(NamedTuple):
+class Remembered(NamedTuple):
     """One of them, and how its request ended, as the decision log has it; None: it is not over."""
 
     decided: Decided
@@ -28,7 +28,7 @@ class Seen(NamedTuple):
 class Recent:
     """Belongs to one event loop."""
 
-    def __init__(self, going: Callable[[], Iterable[Seen]], most: int = MOST) -> None:
+    def __init__(self, going: Callable[[], Iterable[Remembered]], most: int = MOST) -> None:
         """`going`: those whose requests are not over yet, or not told yet."""
         self._going = going
         self._over: deque[Ended] = deque(maxlen=most)
@@ -36,18 +36,18 @@ class Recent:
     def end(self, ended: Sequence[Ended]) -> None:
         self._over.extend(ended)
 
-    def latest(self) -> list[Seen]:
+    def latest(self) -> list[Remembered]:
         """The oldest first."""
         over = [_again(record, policy) for _, record, policy in list(self._over)]
         return sorted([*over, *self._going()], key=lambda seen: seen.decided.snapshot.now)
 
-    def get(self, id: str) -> Seen | None:
+    def get(self, id: str) -> Remembered | None:
         """By the decision's id."""
         found = [seen for seen in self._going() if seen.decided.id == id]
         found += [_again(record, policy) for one, record, policy in list(self._over) if one == id]
         return found[0] if found else None
 
 
-def _again(record: bytes, policy: CompiledPolicy) -> Seen:
+def _again(record: bytes, policy: CompiledPolicy) -> Remembered:
     known = msgspec.json.decode(record)
-    return Seen(restored(known, policy), known.get("outcome"))
+    return Remembered(restored(known, policy), known.get("outcome"))

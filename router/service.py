@@ -35,7 +35,7 @@ from router.ledgers.central import CentralLedger, open_central
 from router.ledgers.client import Leases
 from router.live import Live
 from router.orders import LOG_LEVEL, RELOAD, Orders, Reload
-from router.recent import Ended, Recent, Seen
+from router.recent import Ended, Recent, Remembered
 from router.requests import Masked, build_request, deadline_ms
 from router.scans import Scans, beside_the_loop
 from router.settings import Settings
@@ -283,14 +283,14 @@ class Service:
             else:
                 self._record(decided, outcome, other)
 
-        self._comparisons.compare(candidate, Seen(decided, outcome), parsed, headers, beside, told)
+        self._comparisons.compare(candidate, Remembered(decided, outcome), parsed, headers, beside, told)
 
     def _record(self, decided: Decided, outcome: Outcome, other: Told = None) -> None:
         self._ended.append((decided.id, _ENCODER.encode(as_record(decided, outcome, other)), decided.policy))
 
-    def _going(self) -> list[Seen]:
+    def _going(self) -> list[Remembered]:
         requests: tuple[Going | Over, ...] = (*self.exchanges, *self.endings.untold)
-        return [*self._comparisons.waiting, *(Seen(one.decided) for one in requests if one.decided is not None)]
+        return [*self._comparisons.waiting, *(Remembered(one.decided) for one in requests if one.decided is not None)]
 
     def _written_down(self) -> None:
         ended, self._ended = self._ended, []
