@@ -257,7 +257,9 @@ class DecisionLog:
         if whole < len(data):
             os.truncate(path, whole)
             self._size = whole
-        for line in data[:whole].splitlines(keepends=True)[-1:]:
+        older = (file.read_bytes() for file in reversed(self._files()[:-1]))
+        last = data[:whole] or next(older, b"")  # its first line may be the one that was cut
+        for line in last.splitlines(keepends=True)[-1:]:
             try:
                 record, _ = unlink(line)
                 self._seq, self._prev = int(record["seq"]), str(record["hash"])

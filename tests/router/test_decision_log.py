@@ -296,6 +296,19 @@ def test_an_unfinished_line_is_cut_and_told(tmp_path):
     assert verification.decisions == 2
 
 
+def test_a_first_line_of_a_file_that_was_not_finished_is_cut_and_the_chain_goes_on(tmp_path):
+    log = DecisionLog(LogSettings(tmp_path))
+    log.put(entry(1))
+    log.close()
+    (tmp_path / file_name("main", 4)).write_bytes(b'{"prev":"')
+    log = DecisionLog(LogSettings(tmp_path))
+    log.put(entry(2))
+    log.close()
+    verified, _ = verify(folder_lines(tmp_path))
+    assert (verified.broken, verified.decisions, verified.last) == (False, 2, 6)
+    assert json.loads((tmp_path / file_name("main", 4)).read_text().splitlines()[0])["cut_bytes"] == 9
+
+
 def test_only_one_writes_a_chain_and_the_other_does_not_start(tmp_path):
     log = DecisionLog(LogSettings(tmp_path))
     with pytest.raises(OSError, match="another router writes its decision log there; give this one another folder"):
