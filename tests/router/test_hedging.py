@@ -63,7 +63,9 @@ def test_both_are_paid_for(start_router):
 
 
 def test_a_quick_answer_needs_no_second(start_router):
-    router = start_router(fleet(slow="[{}]"))
+    text = fleet(slow="[{}]")
+    patient = text.replace("prior_ms: 100}", "prior_ms: 20000}").replace("prior_ms: 10}", "prior_ms: 2000}")
+    router = start_router(patient)  # also where this machine holds an answer up
     assert all(router.chat().backend == "slow" for _ in range(20))
     assert len(router.backend("other").calls) == 0
 
