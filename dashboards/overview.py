@@ -25,7 +25,6 @@ from dashboards.panels import (
 from dashboards.queries import grown, of, or_zero, quantile, rate, recorded, share, total
 
 _OBJECTIVE = "scalar(pointsman:slo_objective:ratio)"
-_CPU = total(rate("pointsman_cpu_seconds_total"))
 _MISSED = share(
     total(grown("pointsman_slo_requests_total", 'met="false"')), total(grown("pointsman_slo_requests_total"))
 )
@@ -226,7 +225,8 @@ _ITSELF = [
         "How much CPU time does a request take here?",
         "CPU time of the router's processes for each request, with that of the models that run in them.",
         SECONDS,
-        Query(f"{_CPU} / ({total(rate('pointsman_tenant_requests_total'))} > 0)", "a request"),
+        Query(f"{total(rate('pointsman_cpu_seconds_total'))} / ({total(rate('pointsman_tenant_requests_total'))} > 0)",
+              "a request"),
         span=8,
     ),
     lines(

@@ -56,14 +56,16 @@ def let_go(folder: Path, chain: str, writing: Path, keep: int, size: int) -> Non
         if old != writing:
             _remove(old)
     mine = _writer(chain)
-    states = {writer: writer == mine or _gone(folder, writer) for writer in map(_writer, found)}
-    left = [(file, _writer(name)) for name, files in found.items() if states[_writer(name)] for file in files]
+    states = {writer: writer == mine or _gone(folder, writer) for writer in {_writer(name) for name in found}}
     at_work = 1 + sum(gone is False for gone in states.values())
-    too_many = sum(_stat(file)[1] for file, _ in left) - keep * size * at_work
-    for old, writer in sorted(left, key=lambda one: _stat(one[0])):
+    left = [
+        (*_stat(file), file, _writer(name)) for name, files in found.items() if states[_writer(name)] for file in files
+    ]
+    too_many = sum(held for _, held, _, _ in left) - keep * size * at_work
+    for _, held, old, writer in sorted(left):
         if too_many <= 0:
             break
-        too_many -= _stat(old)[1]
+        too_many -= held
         _remove(old, None if writer == mine else _lock(folder, writer))
     names = {_writer(name) for name in by_chain(folder)} | {mine}
     for lock in folder.glob("decisions-*.lock"):
