@@ -71,10 +71,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads for the model (default 1)")
     parser.add_argument("--slots", type=int, default=2, help="requests served at once (default 2)")
     options = parser.parse_args(arguments)
-    live_with_parent()
-    # Blocked before the server's threads are made, so that they inherit it and only sigwait takes the signal.
+    # Blocked before any thread is made, so that all inherit it and only sigwait takes the signal: one thread that does
+    # not block it gets what comes between the server's first answer and sigwait.
     ending = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, ending)
+    live_with_parent()
     try:
         server = start(options.port, options.alias, options.threads, options.slots, os.environ.get(API_KEY))
     except (OSError, RuntimeError, ImportError) as error:

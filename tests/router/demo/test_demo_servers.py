@@ -2,11 +2,14 @@
 
 import json
 import os
+import re
 import signal
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -168,3 +171,18 @@ def test_a_server_ends_cleanly_on_a_signal(module: str, more: tuple[str, ...], e
         os.kill(pid, ending)
         assert processes._children["s"].process.wait(5) == 0
         assert "Traceback" not in processes.tail("s")
+
+
+@pytest.mark.models
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_no_thread_of_the_chat_server_can_be_killed_by_the_signal_that_ends_it() -> None:
+    """A signal may come after the server's first answer and before the main thread waits for it."""
+    port = free_port()
+    with Processes() as processes:
+        url = f"http://127.0.0.1:{port}/health"
+        pid = processes.start("s", "router.demo.llm_server", "--port", port, "--alias", "x", ready_url=url)
+        others = [task for task in Path(f"/proc/{pid}/task").iterdir() if int(task.name) != pid]
+        blocked = [int(re.findall(r"^SigBlk:\s*(\w+)", (t / "status").read_text(), re.M)[0], 16) for t in others]
+    assert len(blocked) > 2
+    for ending in (signal.SIGTERM, signal.SIGINT):
+        assert all(mask >> (ending - 1) & 1 for mask in blocked)
