@@ -15,7 +15,7 @@ from pathlib import Path
 from conftest import ROOT
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.processes import command, descendants, end, kill, listens
+from tests.processes import command, descendants, end, kill, listens, soon
 
 START_S = 90
 
@@ -58,6 +58,14 @@ class Served:
     def serving(self):
         """The replicas that take requests."""
         return {pid for pid in self.replicas() if listens(pid, self.port)}
+
+    def uses_up(self, limit):
+        """Ask until as many requests are answered as a limit allows to all replicas together, and not one more."""
+        statuses = [self.chat()[0] for _ in range(limit + 10)]
+        # The last may be leased to the one replica while the other asks for it: it is given back then, not at once.
+        assert soon(lambda: statuses.append(self.chat()[0]) or statuses.count(200) >= limit, 30), statuses
+        statuses += [self.chat()[0] for _ in range(10)]
+        assert (statuses.count(200), {*statuses}) == (limit, {200, 429}), "and not so many of each replica"
 
 
 @contextlib.contextmanager
