@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 from prometheus_client.metrics import MetricWrapperBase
 
+from policies.outcomes import SERVICE_FAULTS
 from router.exchange import OUTCOMES
 from router.health import STATES
-from router.telemetry.accounts import SERVICE_FAULTS
 from router.telemetry.metrics import Metrics
 from router.telemetry.tallies import Distribution, Tally
 

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from backends.calls import Answer, Call, Chunks
 from backends.errors import BackendError, RequestRejected
 from policies.compile import CompiledPolicy
-from policies.types import RefusalCode
+from policies.outcomes import REFUSED
 from router.attempts import Result
 from router.billing import Counted
 from router.decisionlog.record import Decided, trace
@@ -38,19 +38,10 @@ log = logging.getLogger("pointsman")
 _PLAIN = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 """What a notice may hold as it is in a header; everything else, Japanese included, is percent-encoded UTF-8."""
 OUTCOMES: dict[str, str] = {
-    RefusalCode.MODEL_NOT_FOUND: "not_found",
-    RefusalCode.POLICY_NO_BACKEND: "refused",
-    RefusalCode.MODEL_NOT_ALLOWED: "refused",
-    RefusalCode.USAGE_NOT_ALLOWED: "refused",
+    **REFUSED,
     "not_permitted": "refused",
-    RefusalCode.UNAUTHORIZED: "unauthorized",
     "identity_unavailable": "unavailable",
     "shutting_down": "unavailable",
-    RefusalCode.OVERLOADED: "overloaded",
-    RefusalCode.BACKENDS_UNAVAILABLE: "unavailable",
-    RefusalCode.DEADLINE_EXCEEDED: "deadline",
-    RefusalCode.RATE_LIMITED: "rate_limited",
-    RefusalCode.BUDGET_EXHAUSTED: "budget_exhausted",
     "upstream_error": "upstream_error",
     "internal_error": "internal",
 }

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from backends.calls import Usage
 from policies.accounts import baseline_usd
 from policies.compile import CompiledPolicy
+from policies.outcomes import slo_met
 from policies.tenants import NOBODY, Tenant
 from router.attempts import Result, Step
 from router.billing import Bill, Counted
 from router.decisionlog.record import UNKNOWN_MODEL, Decided, Outcome
 from router.hints import NO_HINTS, Hints
 from router.requests import Masked
-from router.telemetry.accounts import EndedKey, slo_met
+from router.telemetry.accounts import EndedKey
 from router.telemetry.trail import Ended
 from router.wire.parsed import Parsed
 

@@ -10,16 +10,11 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from policies.accounts import Charge
-from policies.types import Decision
 from router.decisionlog.record import Outcome
 from router.telemetry.energy import MeasuredEnergy
 from router.telemetry.metrics import Metrics
 from router.telemetry.tallies import Labels
 
-SERVICE_FAULTS = ("overloaded", "unavailable", "deadline", "upstream_error", "stream_broken", "internal")
-"""Outcomes that count against an objective. All others but "ok" are the caller's doing, or what the policy wants."""
-TURNED_AWAY = ("refused", "rate_limited", "budget_exhausted")
-"""Outcomes that the policy wants."""
 OPERATIONS = {
     "chat": "chat",
     "completion": "text_completion",
@@ -48,18 +43,6 @@ class EndedKey(NamedTuple):
     def series(self) -> Labels:
         """The labels that most instruments have."""
         return self.task, self.model, self.backend, self.tier
-
-
-def slo_met(outcome: str, decision: Decision, ms: float, ttft_ms: float | None) -> bool | None:
-    """Whether the objective of the request's rule was met, without one: whether it was answered at all; None where
-    that is not the service's doing."""
-    if outcome != "ok":
-        return False if outcome in SERVICE_FAULTS else None
-    slo = decision.slo
-    if slo is None:
-        return True
-    late = slo.latency_ms is not None and ms > slo.latency_ms
-    return not late and (slo.ttft_ms is None or ttft_ms is None or ttft_ms <= slo.ttft_ms)
 
 
 class Spent(NamedTuple):

@@ -13,10 +13,10 @@ from pathlib import Path
 from prometheus_client import Gauge
 
 from policies.compile import CompiledPolicy
+from policies.outcomes import SERVICE_FAULTS, TURNED_AWAY
 from policies.sensitivity.entities import ENTITIES
 from router.health import STATES
 from router.live import Live
-from router.telemetry.accounts import SERVICE_FAULTS, TURNED_AWAY
 from router.telemetry.metrics import Metrics
 from router.telemetry.tallies import Series
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from policies.outcomes import SERVICE_FAULTS
 from router.report.tally import TIERS, nearness
-from router.telemetry.accounts import SERVICE_FAULTS
 from router.top.readings import Between, Reading
 
 

@@ -20,11 +20,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from backends.registry import BUILDERS
 from policies.accounts import Charge
+from policies.outcomes import slo_met
 from policies.schema import Slo
 from policies.types import Decision
 from router.loading import ConfigurationLoader
 from router.settings import Settings
-from router.telemetry.accounts import Accounts, slo_met
+from router.telemetry.accounts import Accounts
 from router.telemetry.energy import MeasuredEnergy
 from router.telemetry.exposition import render
 from router.telemetry.metrics import Metrics
