@@ -69,7 +69,7 @@ def compare(old: CompiledPolicy, new: CompiledPolicy, probes: Iterable[Probe], s
     for probe in probes:
         (before, first), (after, second) = (_place(policy, probe, seed) for policy in (old, new))
         if before != after:
-            moves.append(Move(probe, before, after, _why(first, second, before, after, new)))
+            moves.append(Move(probe, before, after, why(first, second, before, after)))
     return moves
 
 
@@ -79,9 +79,14 @@ def _place(policy: CompiledPolicy, probe: Probe, seed: int) -> tuple[Place, Deci
     except UnknownLevel:
         return Place(None, (), "", probe.facts.label or "", "unknown level", (NOWHERE, NOWHERE), None), None
     decision = decide(request, at_rest(policy, probe.now), policy, seed)
+    return placed(decision, policy), decision
+
+
+def placed(decision: Decision, policy: CompiledPolicy) -> Place:
+    """Where `policy` has sent a request."""
     chosen, shadow = decision.chosen, decision.shadow
     reached = [c.target.tier for c in decision.attempts] + ([shadow.target.tier] if shadow else [])
-    place = Place(
+    return Place(
         chosen.target.backend if chosen else None,
         tuple(candidate.target.backend for candidate in decision.attempts),
         decision.rule,
@@ -93,7 +98,6 @@ def _place(policy: CompiledPolicy, probe: Probe, seed: int) -> tuple[Place, Deci
         ),
         shadow.target.backend if shadow else None,
     )
-    return place, decision
 
 
 def weakened(old: Sensitivity, new: Sensitivity) -> list[str]:
@@ -147,7 +151,7 @@ def at_rest(policy: CompiledPolicy, now: float) -> Snapshot:
     )
 
 
-def _why(first: Decision | None, second: Decision | None, before: Place, after: Place, new: CompiledPolicy) -> str:
+def why(first: Decision | None, second: Decision | None, before: Place, after: Place) -> str:
     """The first difference that explains the move: label, constraints, rejections, rule, then scores."""
     if first is None or second is None:
         return "the level is known to one of the policies only"

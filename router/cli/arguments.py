@@ -50,6 +50,16 @@ def ago(text: str) -> float:
     return -duration(text[:-1]) * unit
 
 
+def window(since: float, until: float | None, now: float) -> tuple[float, float]:
+    """What `ago` has made of --since and --until, in seconds since 1970. What is still to come is in no window. Raises
+    ValueError where nothing is left between them."""
+    begin, end = (at + now if at < 0 else at for at in (since, now if until is None else until))
+    end = min(end, now)
+    if end <= begin:
+        raise ValueError("--until is not after --since")
+    return begin, end
+
+
 def port(text: str) -> int:
     port: int = number(text, 1, 65535, "a port from 1 to 65535")
     return port
@@ -68,6 +78,11 @@ def percent(text: str) -> float:
 def share(text: str) -> float:
     share: float = number(text, 0, 1, "a number from 0 to 1", float)
     return share
+
+
+def factor(text: str) -> float:
+    factor: float = number(text, 0.001, 1000, "a number from 0.001 to 1000", float)
+    return factor
 
 
 def base_url(text: str) -> str:

@@ -72,6 +72,7 @@ class Verification:
     last_hash: str = GENESIS
     stopped: bool = True  # whether the record before was a clean stop
     broken: bool = False
+    _record: dict[str, Any] | None = None  # of the line that was looked at last
 
     def walk(self, lines: Iterable[bytes]) -> Iterator[Finding]:
         for number, line in enumerate(lines, 1):
@@ -81,6 +82,15 @@ class Verification:
         if not self.stopped:
             told = "the log does not end with a stop: its writer is running or died, or the end was cut off"
             yield Finding(self.records, False, told)
+
+    def read(self, lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+        """The same, for who wants what the lines hold: `broken` says whether it is what was written."""
+        for number, line in enumerate(lines, 1):
+            self._record = None
+            for finding in self._line(number, line):
+                self.broken = self.broken or finding.broken
+            if self._record is not None:
+                yield self._record
 
     def _line(self, number: int, line: bytes) -> Iterator[Finding]:
         if not line.endswith(b"\n"):
@@ -93,6 +103,7 @@ class Verification:
         except ValueError as error:
             yield Finding(number, True, f"edited: {error}")
             return
+        self._record = record
         seq, event = record["seq"], record.get("event")
         if not intact:
             yield Finding(number, True, f"edited: record {seq} does not have the hash that it was written with")

@@ -220,12 +220,18 @@ def replay(record: Mapping[str, Any], policy: CompiledPolicy) -> Replay:
 
 def restored(record: Mapping[str, Any], policy: CompiledPolicy) -> Decided:
     """The decision of a record, with all that it was made from."""
-    request, snapshot = msgspec.convert(record["request"], Request), _snapshot_of(record, policy)
+    request, label, snapshot = situation(record, policy)
     decision = decide(request, snapshot, policy, record.get("seed", 0))
-    raised_by = tuple((source, policy.rank(level)) for source, level in record["raised_by"])
+    return Decided(record["id"], request, label, snapshot, decision, policy)
+
+
+def situation(record: Mapping[str, Any], policy: CompiledPolicy) -> tuple[Request, Label, Snapshot]:
+    """What a decision was made from. `policy` is the one that made it."""
+    request = msgspec.convert(record["request"], Request)
+    raised_by = tuple([(source, policy.rank(level)) for source, level in record["raised_by"]])
     before = record.get("declassified", {}).get("from")
     label = Label(request.label, raised_by, record.get("entities", {}), None if before is None else policy.rank(before))
-    return Decided(record["id"], request, label, snapshot, decision, policy)
+    return request, label, _snapshot_of(record, policy)
 
 
 def _snapshot_of(record: Mapping[str, Any], policy: CompiledPolicy) -> Snapshot:

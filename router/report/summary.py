@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -132,6 +133,15 @@ def summed_up(tally: Tally, fleet: Fleet | None, levels: Sequence[str] = (), bro
         tally.uncharged,
         broken,
     )
+
+
+def as_dict(report: Report) -> dict[str, Any]:
+    """For programs."""
+    found = asdict(report)
+    found["own"] = [one | {"pays": own.pays} for one, own in zip(found["own"], report.own, strict=True)]
+    return found | {
+        "reserved_usd": report.reserved_usd, "amortised_usd": report.amortised_usd, "saved_usd": report.saved_usd
+    }  # fmt: skip
 
 
 def _rows(groups: Mapping[str, Group]) -> tuple[Row, ...]:

@@ -13,6 +13,8 @@ TIERS = ("edge", "onprem", "cloud")
 """From near to far."""
 NOBODY = "-"
 """Stands for the backend and tier of requests that none answered."""
+STRANGE = (LookupError, TypeError, AttributeError, ValueError, OverflowError)
+"""What comes of a record that no router has written, though its hash is right."""
 
 
 def nearness(tier: str) -> tuple[int, str]:

@@ -1,0 +1,1 @@
+"""`pointsman simulate`: recorded traffic under another policy."""
