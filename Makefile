@@ -1,6 +1,6 @@
 # Two commands for a newcomer:  make run   and   make test.  Both rest on `make setup`.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test mutants lint types unit chaos bench bench-parts bench-pii bench-budgets docs dashboards observe lock image-lint image-proof sbom clean
+.PHONY: help setup run test mutants lint types unit chaos bench bench-parts bench-pii bench-budgets bench-simulate docs dashboards observe lock image-lint image-proof sbom clean
 
 PYTHON ?= python3
 ENGINE ?= ray
@@ -78,6 +78,9 @@ observe: setup  ## the demo for a minute under a real Prometheus: what every pan
 
 bench-budgets: setup  ## one dollar, four processes: what is overspent (a minute; with redis-server, that too)
 	$(BIN)/python -m benchmarks.budgets
+
+bench-simulate: setup  ## what `simulate` predicts of three changes of policy, and what comes of them (four minutes)
+	$(BIN)/python -m benchmarks.simulate
 
 bench-pii: setup  ## precision, recall and cost of the detectors (PRESIDIO=python that has it, to compare)
 	$(BIN)/python benchmarks/pii.py

@@ -1,7 +1,8 @@
-"""How long answers take at a place where they were not given: as those that were, each against what was expected of it.
+"""How long answers take where they were not given: as real ones there took, of another size and with another load.
 
-An estimate is an average, and objectives are missed by what is slower. So a simulated answer takes what is expected of
-its backend, times what some real answer there took of what was expected of it.
+Estimates are averages, and objectives are missed by what is slower than that. So a simulated answer takes the time of
+one that was measured at that place, put right for its size and for how full the backend is. What size and load do is
+seen from the answers themselves.
 """
 
 from __future__ import annotations
@@ -13,74 +14,161 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from policies.estimate import latency_ms, ttft_ms
+from policies.estimate import latency_ms, size, ttft_ms
 from policies.pickers import draw
 from policies.simulation.traffic import Arrival
 from policies.types import Request, Snapshot, Target
 
 MOST_KEPT = 512
+_ENOUGH = 30
+"""Answers from which it can be told what size and load do."""
+_LEAST_SPREAD = 0.01
+"""Variance of loads, and of sizes as shares of their mean, that says something."""
 
 
-class Pace(NamedTuple):
-    """What an answer took, as a share of what was expected."""
-
-    whole: float = 1.0
-    first: float | None = None  # to the first token; None: it was no stream
-
-
-class Expected(NamedTuple):
-    """Of an answer of known size, once it is served."""
+class Took(NamedTuple):
+    """Times in milliseconds. `first` is to the first token of a stream."""
 
     ms: float
-    ttft_ms: float
+    first: float
 
 
-def expected(target: Target, request: Request, tokens: tuple[int, int] | None, snapshot: Snapshot) -> Expected:
-    """By the estimates that decisions go by, with the size that the answer has. A queue counts for what its backend has
-    places: how long a request waits is not part of this."""
-    at = target.backend_index
-    if snapshot.in_flight[at] > target.max_in_flight:
-        full = [min(count, target.max_in_flight) for count in snapshot.in_flight]
-        snapshot = replace(snapshot, in_flight=tuple(full))
-    if tokens is not None and tokens[1]:
-        request = replace(request, tokens_out=tokens[1])
-    return Expected(latency_ms(target, request, snapshot), ttft_ms(target, snapshot))
+class Sample(NamedTuple):
+    """An answer that was measured."""
+
+    size: float  # tokens, or KiB of tensors
+    load: float  # of its backend, 0 to 1
+    ms: float
+    first: float | None  # None: it was no stream
 
 
-def pace_of(arrival: Arrival) -> Pace:
-    """Of the answer that an arrival was given."""
-    answered = arrival.answered
-    if answered is None:
-        return Pace()
-    then = expected(answered.target, arrival.request, arrival.tokens, arrival.snapshot)
-    return Pace(answered.ms / then.ms, None if answered.ttft_ms is None else answered.ttft_ms / then.ttft_ms)
+def size_of(arrival: Arrival, request: Request) -> float:
+    if arrival.tokens is not None and request.protocol != "oip":
+        return float(arrival.tokens[1])
+    return size(request)
+
+
+def load_of(target: Target, snapshot: Snapshot) -> float:
+    """How full its backend is, from 0 to 1. Who waits for a place does not slow down who has one."""
+    return min(snapshot.in_flight[target.backend_index] / target.max_in_flight, 1.0)
+
+
+class History:
+    """The latest answers of one model at one backend."""
+
+    def __init__(self) -> None:
+        self._kept: deque[Sample] = deque(maxlen=MOST_KEPT)
+        self._line: _Line | None = None
+        self._new = 0  # since the line was drawn
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def add(self, sample: Sample) -> None:
+        self._kept.append(sample)
+        self._new += 1
+
+    def took(self, size: float, load: float, lot: int, own: Sample | None) -> Took:
+        """What an answer of such a size takes at such a load: as `own` took, or else one that the lot draws."""
+        if self._line is None or self._new > len(self._kept) // 16:
+            self._line, self._new = _Line.through(self._kept), 0
+        line, sample = self._line, own or self._kept[lot % len(self._kept)]
+        then = line.at(sample.size, sample.load)
+        first = sample.ms if sample.first is None else sample.first
+        return Took(sample.ms * line.at(size, load) / then, first * line.at(sample.size, load) / then)
+
+
+class _Line(NamedTuple):
+    """What is usual, as a line in size and load (least squares)."""
+
+    usual: float  # at no size and no load
+    by_size: float
+    by_load: float
+    least: float
+
+    def at(self, size: float, load: float) -> float:
+        return max(self.usual + self.by_size * size + self.by_load * load, self.least)
+
+    @classmethod
+    def through(cls, samples: Sequence[Sample]) -> _Line:
+        """Neither makes an answer quicker. Where loads were too much alike to tell, it grows with the load as decisions
+        expect it to."""
+        count = len(samples)
+        mean = sum(one.ms for one in samples) / count
+        mean_size = sum(one.size for one in samples) / count
+        mean_load = sum(one.load for one in samples) / count
+        sizes = loads = both = with_size = with_load = 0.0
+        for one in samples:
+            by_size, by_load, by_ms = one.size - mean_size, one.load - mean_load, one.ms - mean
+            sizes += by_size * by_size
+            loads += by_load * by_load
+            both += by_size * by_load
+            with_size += by_size * by_ms
+            with_load += by_load * by_ms
+        enough = count >= _ENOUGH
+        sized = enough and sizes / count > _LEAST_SPREAD * mean_size * mean_size
+        loaded = enough and loads / count > _LEAST_SPREAD
+        rest = sizes * loads - both * both
+        if sized and loaded and rest > 0.1 * sizes * loads:
+            size_slope = (with_size * loads - with_load * both) / rest
+            load_slope = (with_load * sizes - with_size * both) / rest
+            sized, loaded = size_slope > 0, load_slope > 0
+            if sized and loaded:
+                return cls._of(mean, mean_size, mean_load, size_slope, load_slope)
+        size_slope = max(with_size / sizes, 0.0) if sized else 0.0
+        load_slope = max(with_load / loads, 0.0) if loaded else 0.0
+        if not enough or loads / count <= _LEAST_SPREAD:
+            load_slope = mean / (1 + mean_load)
+        return cls._of(mean, mean_size, mean_load, size_slope, load_slope)
+
+    @classmethod
+    def _of(cls, mean: float, mean_size: float, mean_load: float, by_size: float, by_load: float) -> _Line:
+        return cls(mean - by_size * mean_size - by_load * mean_load, by_size, by_load, 0.05 * mean)
 
 
 @dataclass(slots=True)
 class Paces:
-    """Of the latest answers of each model at each backend."""
+    """What is known of all backends."""
 
-    known: dict[tuple[str, str], deque[Pace]] = field(default_factory=dict)
+    known: dict[tuple[str, str, bool], History] = field(default_factory=dict)  # by backend, model, whether streamed
 
     def add(self, arrival: Arrival) -> None:
-        if arrival.answered is not None:
-            target = arrival.answered.target
-            kept = self.known.setdefault((target.backend, target.model), deque(maxlen=MOST_KEPT))
-            kept.append(pace_of(arrival))
+        answered, sample = arrival.answered, _sample(arrival)
+        if answered is not None and sample is not None:
+            key = answered.target.backend, answered.target.model, sample.first is not None
+            self.known.setdefault(key, History()).add(sample)
 
-    def of(self, target: Target, arrival: Arrival, seed: int) -> tuple[Pace, bool]:
-        """(the pace of an answer of this target to the arrival, whether it was measured there). It is the arrival's own
-        where that was answered there, and else one that its id draws."""
-        answered = arrival.answered
+    def of(
+        self, target: Target, arrival: Arrival, request: Request, snapshot: Snapshot, seed: int
+    ) -> tuple[Took, bool]:
+        """(what an answer of this target to the arrival takes, whether answers were measured there). A stream takes
+        what streams do, as far as there were any."""
+        found = [
+            self.known.get((target.backend, target.model, stream)) for stream in (request.stream, not request.stream)
+        ]
+        history = found[0] or found[1]
+        if history is None:
+            return _expected(target, arrival, request, snapshot), False
+        answered, own = arrival.answered, None
         if answered is not None and (answered.target.backend, answered.target.model) == (target.backend, target.model):
-            return pace_of(arrival), True
-        kept = self.known.get((target.backend, target.model))
-        if not kept:
-            return Pace(), False
-        return _drawn(kept, arrival.request.stream, draw(seed, arrival.request.id, f"pace {target.backend}")), True
+            own = _sample(arrival)
+        lot = draw(seed, request.id, f"pace {target.backend}")
+        return history.took(size_of(arrival, request), load_of(target, snapshot), lot, own), True
 
 
-def _drawn(kept: Sequence[Pace], stream: bool, lot: int) -> Pace:
-    """Streams like streams, as far as there were any."""
-    alike = [pace for pace in kept if (pace.first is not None) == stream] or kept
-    return alike[lot % len(alike)]
+def _sample(arrival: Arrival) -> Sample | None:
+    answered = arrival.answered
+    if answered is None:
+        return None
+    load = load_of(answered.target, arrival.snapshot)
+    return Sample(size_of(arrival, arrival.request), load, answered.ms, answered.ttft_ms)
+
+
+def _expected(target: Target, arrival: Arrival, request: Request, snapshot: Snapshot) -> Took:
+    """As decisions estimate it, for the size that the answer has. A queue does not count: it is simulated."""
+    if snapshot.in_flight[target.backend_index] > target.max_in_flight:
+        full = [min(count, target.max_in_flight) for count in snapshot.in_flight]
+        snapshot = replace(snapshot, in_flight=tuple(full))
+    if arrival.tokens is not None and arrival.tokens[1]:
+        request = replace(request, tokens_out=arrival.tokens[1])
+    return Took(latency_ms(target, request, snapshot), ttft_ms(target, snapshot))

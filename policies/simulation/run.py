@@ -12,7 +12,7 @@ from policies.accounts import Charge, baseline_usd, charge
 from policies.compile import CompiledPolicy
 from policies.decide import decide
 from policies.outcomes import REFUSED, slo_met
-from policies.simulation.paces import Paces, expected
+from policies.simulation.paces import Paces
 from policies.simulation.places import Places
 from policies.simulation.spending import Spending
 from policies.simulation.traffic import Arrival
@@ -125,16 +125,15 @@ class Simulation:
     ) -> _Served:
         """By `target`, from `begin` on. What is not there `within_ms` (of a stream, its first token) is given up."""
         arrival, request, snapshot = case.arrival, case.request, case.snapshot
-        pace, measured = self._paces.of(target, arrival, self._seed)
-        usual = expected(target, request, arrival.tokens, snapshot)
-        ms = usual.ms * pace.whole
-        ttft_ms = min(ms, usual.ttft_ms * (pace.whole if pace.first is None else pace.first))
+        took, measured = self._paces.of(target, arrival, request, snapshot, self._seed)
+        ms, ttft_ms = took.ms, min(took.ms, took.first)
         if (ttft_ms if request.stream else ms) > within_ms:
             ms, purpose = within_ms, "unused"
         self._places.take(target.backend_index, begin, begin + ms / 1000)
         tokens = arrival.tokens or (request.tokens_in, request.tokens_out)
         intensity = snapshot.g_per_kwh[target.backend_index] if snapshot.g_per_kwh else None
-        made = charge(target, purpose, *tokens, arrival.tokens is None, ms / 1000, intensity)
+        estimated = sum(tokens) > 0 and (arrival.estimated or arrival.tokens is None)
+        made = charge(target, purpose, *tokens, estimated, ms / 1000, intensity)
         self._spending.charge(case.decision, request, target, sum(tokens), made.usd)
         return _Served(ms, ttft_ms, made, measured)
 

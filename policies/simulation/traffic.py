@@ -27,3 +27,4 @@ class Arrival(Value, frozen=True, gc=False):
     failed: tuple[tuple[str, float], ...] = ()  # (backend, after how many ms)
     seed: int = 0  # of the draws that break ties
     tokens: tuple[int, int] | None = None  # that the request and its answer had; None: not known
+    estimated: bool = False  # whether they are: the backend told none

@@ -67,7 +67,6 @@ class Logged:
         outcome = record["outcome"]
         answers = [one for one in outcome.get("charges", ()) if one.get("purpose", "answer") == "answer"]
         answer = answers[0] if answers else None
-        counted = answer is not None and not answer.get("estimated", False)
         arrival = Arrival(
             record["at"],
             policy,
@@ -77,7 +76,8 @@ class Logged:
             None if answer is None else _answered(outcome, answer, policy),
             tuple(_failures(record)),
             record.get("seed", 0),
-            (answer.get("tokens_in", 0), answer.get("tokens_out", 0)) if answer is not None and counted else None,
+            None if answer is None else (answer.get("tokens_in", 0), answer.get("tokens_out", 0)),
+            answer is not None and answer.get("estimated", False),
         )
         self.tally.add(record)
         return arrival

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +27,7 @@ from router.cli.files import text_of
 AT, GENERATED = "at", "generated"
 """When a request came, and how many tokens its answer had. All other names are facts of requests."""
 _ALSO = {"timestamp": AT, "contexttokens": "tokens_in", "generatedtokens": GENERATED}
+_TIMES = "2026-04-01T09:00:00+09:00, or seconds since 1970"
 _MOST_PROBLEMS = 20
 _LATEST = 253402300800.0  # the year 10000
 
@@ -52,12 +54,10 @@ def read(path: Path, facts: Mapping[str, str], policy: CompiledPolicy) -> list[A
     that say nothing else. Raises ConfigurationError with what is wrong, and where."""
     file, problems, arrivals = str(path), list[Problem](), list[Arrival]()
     text = text_of(path)
-    common, wrong = _as_read({name.lower(): value for name, value in facts.items()}, Position(0, 0, "--set"))
-    problems += wrong
+    common = _as_read(dict(facts))
     for row in _objects(text, file) if path.suffix in (".jsonl", ".ndjson") else _table(text, file):
         place = Position(row.number, 1, file)
-        data, wrong = _as_read(row.data, place)
-        found = wrong or _arrival(common | data, place, policy)
+        found = _arrival(common | _as_read(row.data), place, policy)
         if isinstance(found, Arrival):
             arrivals.append(found)
         else:
@@ -96,15 +96,14 @@ def _objects(text: str, file: str) -> Iterator[_Row]:
         yield _Row(number, {_ALSO.get(str(name).lower(), str(name)): value for name, value in data.items()})
 
 
-def _as_read(data: dict[str, Any], place: Position) -> tuple[dict[str, Any], list[Problem]]:
-    """Texts that stand for numbers and the like, as what they stand for."""
-    read, problems = dict[str, Any](), list[Problem]()
+def _as_read(data: dict[str, Any]) -> dict[str, Any]:
+    """Texts that stand for numbers and the like, as what they stand for. What is none is left for the schema to say."""
+    read = dict(data)
     for name, value in data.items():
-        try:
-            read[name] = _READ[name](value) if isinstance(value, str) and name in _READ else value
-        except (ValueError, KeyError):
-            problems.append(Problem(place.file, place.line, place.column, f"{name}: {value!r} is none"))
-    return read, problems
+        if isinstance(value, str) and name in _READ:
+            with contextlib.suppress(ValueError, KeyError):
+                read[name] = _READ[name](value)
+    return read
 
 
 def _arrival(data: dict[str, Any], place: Position, policy: CompiledPolicy) -> Arrival | list[Problem]:
@@ -113,13 +112,15 @@ def _arrival(data: dict[str, Any], place: Position, policy: CompiledPolicy) -> A
 
     at, generated = data.pop(AT, None), data.pop(GENERATED, None)
     if at is None:
-        return problem("at is missing", "say when each request came: 2026-04-01T09:00:00+09:00, or seconds since 1970")
+        return problem(
+            "'at' is missing", "say when each request came, as 2026-04-01T09:00:00+09:00 or in seconds since 1970"
+        )
     try:
         now = _moment(at)
     except ValueError:
-        return problem(f"at: {at!r} is no time", "write 2026-04-01T09:00:00+09:00, or seconds since 1970")
+        return problem(f"'at' must be a time, not {at!r}", f"write {_TIMES}")
     if generated is not None and (not isinstance(generated, int) or generated < 0):
-        return problem(f"generated: {generated!r} is no number of tokens")
+        return problem(f"'generated' must be a number of tokens, not {generated!r}")
     data.setdefault("id", f"{Path(place.file).stem}-{place.line}")
     document = Document(place.file, data, {}, {(): place, **{(str(name),): place for name in data}})
     facts, problems = validate_as(document, RequestFacts)

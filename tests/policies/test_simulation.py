@@ -1,0 +1,368 @@
+"""The simulation itself: places, times, labels and budgets of requests that were recorded once."""
+
+from __future__ import annotations
+
+import random
+from types import MappingProxyType
+
+import pytest
+from conftest import THREE_TIERS, compile_text, idle, request
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from policies.decide import decide
+from policies.sensitivity.labels import Label
+from policies.simulation.moves import Moves, loses_trust
+from policies.simulation.paces import Paces
+from policies.simulation.places import Places
+from policies.simulation.run import Ended, Simulation
+from policies.simulation.traffic import Answered, Arrival
+from policies.simulation.translation import Translation, strategies, unknown
+
+NOON = 1767614400.0
+LEVELS = ("public", "internal", "confidential", "restricted")
+PUBLIC = "---\nkind: Policy\nsensitivity: {default: public}\n"
+QUICK = PUBLIC + "rules: [{name: quick, objective: {latency: {weight: 1, target_ms: 100}}}]\n"
+BEST = PUBLIC + "rules: [{name: best, objective: {quality: {weight: 1}}}]\n"
+
+
+def policy(text=QUICK, fleet=THREE_TIERS):
+    return compile_text(fleet + text)
+
+
+def arrival(was, at=NOON, *, id="r-1", found=(), entities=None, floor=0, snapshot=None, answered=None, **more):
+    """A request that `was` decided. `found` holds what raised its label: (source, level's name)."""
+    facts = {name: more.pop(name) for name in list(more) if name in ("stream", "deadline_ms", "tokens_out", "tenant")}
+    raised = (("floor", floor), *((source, was.rank(level)) for source, level in found))
+    label = Label(max(rank for _, rank in raised), raised, entities or {})
+    asked = replace(request(label=label.rank, entities=frozenset(entities or ()), **facts), id=id)
+    given = None if answered is None else Answered(target(was, answered[0]), *answered[1:])
+    return Arrival(at, was, asked, label, snapshot or idle(was), given, **more)
+
+
+def target(policy, backend):
+    return next(one for one in policy.targets if one.backend == backend)
+
+
+def simulated(policy, arrivals, seen=()):
+    """`seen` are answers that teach how long some take, as those of the arrivals themselves do."""
+    paces = Paces()
+    for one in (*seen, *arrivals):
+        paces.add(one)
+    simulation = Simulation(policy, paces)
+    return [simulation.arrive(one) for one in arrivals]
+
+
+def backends(ended):
+    return [one.target.backend if one.target else one.outcome for one in ended]
+
+
+# --- places and times ---------------------------------------------------------------------------------------------
+
+
+@given(
+    st.integers(1, 3),
+    st.lists(st.tuples(st.integers(0, 5), st.integers(1, 20)), min_size=1, max_size=30),
+)
+def test_places_are_given_in_order_and_never_more_than_there_are(capacity, gaps_and_lengths):
+    places, now, served = Places([capacity]), 0, []
+    for gap, length in gaps_and_lengths:
+        now += gap
+        waiting_or_served = sum(begin + long > now for begin, long in served)
+        assert places.in_flight(now) == (waiting_or_served,)
+        begin = places.begins(0, now)
+        # As soon as fewer are being served than there are places, and none before it is waiting any more.
+        moments = sorted({now, *(b + long for b, long in served if b + long > now)})
+        free = [m for m in moments if sum(b <= m < b + long for b, long in served) < capacity
+                and all(b <= m for b, _ in served)]  # fmt: skip
+        assert begin == free[0]
+        places.take(0, begin, begin + length)
+        served.append((begin, length))
+
+
+def test_a_request_beyond_the_places_waits_and_one_beyond_the_queue_is_refused():
+    live = policy()
+    assert backends(simulated(live, [arrival(live, found=[("header", "confidential")])])) == ["edge"]
+    only = policy(fleet=THREE_TIERS.replace("clearance: restricted", "clearance: public"))
+    burst = [arrival(only, NOON + i / 1000, id=f"r-{i}", found=[("header", "confidential")]) for i in range(4)]
+    ended = simulated(only, burst)
+    # Two places and one in the queue: 200 ms expected, stretched by how full it is.
+    assert backends(ended) == ["onprem", "onprem", "onprem", "overloaded"]
+    assert [round(one.ms, 3) for one in ended] == [200, 300, 198 + 400, 0]
+    assert ended[3].charges == ()
+    later = simulated(only, [*burst, arrival(only, NOON + 0.9, id="r-9", found=[("header", "confidential")])])
+    assert later[-1].outcome == "ok" and later[-1].ms == pytest.approx(200), "all of it is free again"
+
+
+def test_where_it_was_answered_an_answer_takes_what_it_took():
+    live = policy()
+    busy = replace(idle(live), latency_ms=(80.0, None, None), in_flight=(1, 0, 0))
+    places = live.fleet.backends[0].limits.max_in_flight
+    (ended,) = simulated(live, [arrival(live, snapshot=busy, answered=("edge", 400.0))])
+    assert ended.target.backend == "edge"
+    # 400 ms was taken with one beside it; alone it is that much less, as decisions expect.
+    assert ended.ms == pytest.approx(400 / (1 + 1 / places))
+    assert ended.measured
+
+
+def test_elsewhere_an_answer_takes_what_answers_took_there():
+    live, best = policy(), policy(BEST)
+    seen = [arrival(live, id=f"seen-{i}", answered=("cloud", ms)) for i, ms in enumerate((400.0, 800.0, 1200.0))]
+    asked = [arrival(live, NOON + i * 10, id=f"r-{i}", answered=("edge", 50.0)) for i in range(200)]
+    ended = simulated(best, asked, seen)
+    assert {round(one.ms) for one in ended} == {400, 800, 1200}
+    assert all(one.measured for one in ended)
+    assert simulated(best, asked, seen) == ended, "the same draws again"
+    assert not any(one.measured for one in simulated(best, asked)), "nothing is known of it"
+    assert {round(one.ms) for one in simulated(best, asked)} == {400}, "as the fleet expects"
+
+
+def test_streams_take_the_time_of_streams():
+    live = policy(BEST)
+    seen = [arrival(live, answered=("cloud", 4000.0)), arrival(live, stream=True, answered=("cloud", 800.0, 40.0))]
+    (stream,) = simulated(live, [arrival(live, id="r", stream=True, answered=("edge", 50.0, 5.0))], seen)
+    assert (stream.ms, stream.ttft_ms) == (pytest.approx(800), pytest.approx(40))
+    (whole,) = simulated(live, [arrival(live, id="r", answered=("edge", 50.0))], seen)
+    assert (whole.ms, whole.ttft_ms) == (pytest.approx(4000), None)
+    (only,) = simulated(live, [arrival(live, id="r", stream=True, answered=("edge", 50.0, 5.0))], seen[:1])
+    assert (only.ms, only.ttft_ms) == (pytest.approx(4000), pytest.approx(4000)), "there was no stream to go by"
+
+
+@given(st.floats(0.5, 5), st.floats(0, 3), st.integers(0, 300), st.integers(0, 2), st.integers(0, 99))
+def test_what_size_and_load_do_is_seen_from_the_answers(by_token, by_load, tokens, beside, seed):
+    """Answers that take 100 ms, so much for each token, and so many hundreds more where both places are taken."""
+    live, rng, seen = policy(), random.Random(seed), []
+    for i in range(60):
+        size, in_flight = rng.randint(1, 300), rng.randint(0, 2)
+        ms = 100 + by_token * size + by_load * 100 * in_flight / 2
+        at = replace(idle(live), in_flight=(0, in_flight, 0))
+        seen.append(arrival(live, id=f"s-{i}", snapshot=at, answered=("onprem", ms), tokens=(5, size)))
+    paces = Paces()
+    for one in seen:
+        paces.add(one)
+    one = arrival(live, id="r", tokens=(5, tokens), answered=("edge", 50.0))
+    crowd = replace(idle(live), in_flight=(0, beside, 0))
+    took, measured = paces.of(target(live, "onprem"), one, one.request, crowd, 0)
+    assert measured
+    assert took.ms == pytest.approx(100 + by_token * tokens + by_load * 100 * beside / 2, rel=0.02)
+
+
+def test_a_backend_that_no_load_slows_down_is_not_taken_for_one():
+    live = policy()
+    seen = [
+        arrival(live, id=f"s-{i}", snapshot=replace(idle(live), in_flight=(0, i % 3, 0)), answered=("onprem", 200.0))
+        for i in range(60)
+    ]
+    paces = Paces()
+    for one in seen:
+        paces.add(one)
+    full = replace(idle(live), in_flight=(0, 2, 0))
+    one = arrival(live, id="r")
+    assert paces.of(target(live, "onprem"), one, one.request, full, 0)[0].ms == pytest.approx(200)
+
+
+def test_what_comes_too_late_for_its_caller_is_given_up_and_gives_its_place_back():
+    live = policy(BEST)
+    slow = {"answered": ("cloud", 5000.0), "deadline_ms": 600.0}
+    first, second = simulated(
+        live, [arrival(live, **slow), arrival(live, NOON + 0.7, id="r-2", answered=("cloud", 400.0))]
+    )
+    assert (first.outcome, first.ms, first.slo_met) == ("deadline", 600.0, False)
+    (charge,) = first.charges
+    assert (charge.purpose, charge.seconds) == ("unused", 0.6)
+    assert second.ms == pytest.approx(400), "nobody is beside it"
+    stream = simulated(live, [arrival(live, stream=True, deadline_ms=600.0, answered=("cloud", 5000.0, 300.0))])
+    assert stream[0].outcome == "ok", "a stream has until its first token"
+
+
+def test_a_backend_that_failed_the_request_then_fails_it_again():
+    live = policy(BEST)
+    one = arrival(live, answered=("onprem", 200.0), failed=(("cloud", 1000.0),))
+    (ended,) = simulated(live, [one])
+    assert (ended.target.backend, ended.ms) == ("onprem", pytest.approx(1200))
+    assert [charge.backend for charge in ended.charges] == ["onprem"]
+    everywhere = tuple((name, 10.0) for name in ("edge", "onprem", "cloud"))
+    (lost,) = simulated(live, [arrival(live, failed=everywhere)])
+    assert (lost.outcome, lost.slo_met, lost.charges) == ("upstream_error", False, ())
+
+
+def test_what_was_unavailable_is_so_for_the_other_policy_too():
+    live, best = policy(), policy(BEST)
+    down = arrival(live, snapshot=idle(live, cloud="ejected"), answered=("edge", 50.0))
+    assert backends(simulated(best, [down])) == ["onprem"]
+
+
+def test_a_copy_is_charged_and_takes_a_place():
+    shadow = PUBLIC + "rules: [{name: r, objective: {latency: {weight: 1}}, shadow: {backend: onprem, share: 1}}]\n"
+    live = policy(shadow)
+    arrivals = [arrival(live, NOON + i / 1000, id=f"r-{i}", answered=("edge", 50.0)) for i in range(4)]
+    ended = simulated(live, arrivals)
+    copies = [[charge.purpose for charge in one.charges] for one in ended]
+    assert copies == [["answer", "copy"]] * 2 + [["answer"]] * 2, "two places: the others are not copied"
+
+
+# --- labels, clearance --------------------------------------------------------------------------------------------
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["header", "pii:EMAIL", "x:failed"]), st.sampled_from(LEVELS)), max_size=3),
+    st.sampled_from(LEVELS),
+    st.permutations([*LEVELS, "secret"]),
+    st.sampled_from([None, *LEVELS]),
+)
+def test_no_translation_sends_above_clearance_or_lowers_what_was_found(found, default, levels, masked):
+    """Whatever the levels of the other policy are called and however they are ordered."""
+    was = policy()
+    fleet = THREE_TIERS.replace("clearance: restricted", f"clearance: {levels[-1]}")
+    tried = policy(f"---\nkind: Policy\nsensitivity: {{levels: [{', '.join(levels)}], default: {default}}}\n", fleet)
+    one = arrival(was, found=found, entities={"EMAIL": 1})
+    if masked is not None:
+        one = replace(one, request=replace(one.request, masked_label=was.rank(masked)))
+    ended = Simulation(tried, Paces()).arrive(one)
+    assert ended.decision.label == max(tried.rank(default), *(tried.rank(level) for _, level in found), 0)
+    for charge in ended.charges:
+        assert target(tried, charge.backend).clearance >= ended.decision.sent_label
+
+
+def test_a_level_that_the_other_policy_does_not_have_counts_as_its_highest():
+    was = policy()
+    levels = "{levels: [public, internal, confidential, secret], default: public}"
+    fleet = THREE_TIERS.replace("clearance: restricted", "clearance: secret")
+    tried = policy(f"---\nkind: Policy\nsensitivity: {levels}\n", fleet)
+    translation = Translation.between(was, tried)
+    assert translation.request(arrival(was, found=[("pii:EMAIL", "restricted")])).label == tried.rank("secret")
+
+
+def test_floors_are_those_of_the_other_policy():
+    was = policy("---\nkind: Policy\nsensitivity: {default: confidential}\n")
+    tried = policy("---\nkind: Policy\nsensitivity: {default: public}\n")
+    one = arrival(was, floor=was.rank("confidential"), found=[("header", "internal")])
+    assert Translation.between(was, tried).request(one).label == tried.rank("internal")
+    assert Translation.between(tried, was).request(arrival(tried)).label == was.rank("confidential")
+    masked = replace(one, request=replace(one.request, masked_label=was.rank("confidential")))
+    again = Translation.between(was, tried).request(masked)
+    assert again.masked_label == tried.rank("internal"), "its old floor is gone, what its caller said is not"
+    left = replace(one, request=replace(one.request, masked_label=was.rank("restricted")))
+    assert Translation.between(was, tried).request(left).masked_label == tried.rank("restricted")
+
+
+TENANT = "---\nkind: Tenants\ntenants: [{{name: acme, may_declassify: {may}, keys: [{{env: KEY}}]}}]\n"
+
+
+@pytest.mark.parametrize(("may", "level"), [("true", "public"), ("false", "confidential")])
+def test_who_lowered_a_label_lowers_it_where_that_is_allowed(may, level):
+    was = policy()
+    tried = policy(QUICK + TENANT.format(may=may))
+    found = [("pii:EMAIL", "confidential"), ("declassified", "public")]
+    one = arrival(was, found=found, entities={"EMAIL": 1}, tenant="acme")
+    request = Translation.between(was, tried).request(one)
+    assert request.label == tried.rank(level)
+
+
+def test_headers_and_labels_that_the_other_policy_does_not_read_are_not_there():
+    was = policy(QUICK.replace("sensitivity:", "headers: [x-team]\nsensitivity:"))
+    one = arrival(was)
+    one = replace(one, request=replace(one.request, headers=MappingProxyType({"x-team": "a"})))
+    assert Translation.between(was, policy(BEST)).request(one).headers == {}
+    assert Translation.between(was, was).request(one).headers == {"x-team": "a"}
+
+
+def test_what_the_log_cannot_tell_is_said():
+    plain = policy()
+    more = policy(
+        "---\nkind: Policy\nheaders: [x-team]\n"
+        "sensitivity: {default: public, detectors: [{use: pii, label: confidential}]}\n"
+        "rules: [{name: a, match: {labels: {batch: 'true'}}, transform: pseudonymise,\n"
+        "         strategy: {hedge: {after_quantile: 0.9}}}]\n"
+    )
+    told = "\n".join(unknown(plain, more))
+    for word in ("header x-team", "label batch", "detectors", "masking"):
+        assert word in told
+    assert unknown(more, more) == [] and unknown(plain, plain) == []
+    assert [one.split(":")[0] for one in strategies(more)] == ["hedges"]
+    assert strategies(plain) == []
+
+
+# --- budgets ------------------------------------------------------------------------------------------------------
+
+CAPPED = QUICK + "limits: [{name: few, requests: 2, per: minute}]\n"
+
+
+def test_limits_are_used_up_by_the_simulated_requests_and_begin_anew():
+    live = policy(CAPPED)
+    asked = [arrival(live, NOON + at, id=f"r-{at}") for at in (0, 1, 2, 61)]
+    assert backends(simulated(live, asked)) == ["edge", "edge", "rate_limited", "edge"]
+
+
+def test_a_limit_begins_with_what_had_been_used_before_the_log_begins():
+    live = policy(CAPPED)
+    used = replace(idle(live), spent={(0, ""): 1.0}, now=NOON)
+    asked = [arrival(live, NOON + i, id=f"r-{i}", snapshot=used, answered=("edge", 50.0)) for i in range(3)]
+    assert backends(simulated(live, asked)) == ["edge", "rate_limited", "rate_limited"]
+
+
+def test_a_budget_is_used_up_by_what_answers_cost_where_they_are_given():
+    budget = BEST + "budgets: [{name: b, usd: 0.002, per: day, on_exhausted: reject}]\n"
+    live, tried = policy(), policy(budget)
+    asked = [
+        arrival(live, NOON + i, id=f"r-{i}", tokens_out=256, tokens=(100, 300), answered=("edge", 50.0))
+        for i in range(5)
+    ]
+    ended = simulated(tried, asked)
+    # 0.7 thousandths each; a request is let in while its estimate, of 256 tokens, fits into what is left.
+    assert backends(ended) == ["cloud"] * 3 + ["budget_exhausted"] * 2
+    assert sum(charge.usd for one in ended for charge in one.charges) == pytest.approx(0.0021)
+
+
+# --- what moves ---------------------------------------------------------------------------------------------------
+
+
+def test_moves_are_told_by_where_requests_go():
+    live, best = policy(), policy(BEST)
+    moves = Moves(live, best)
+    for i in range(5):
+        one = arrival(live, NOON + i * 10, id=f"r-{i}", answered=("edge", 50.0), tokens=(10, 20))
+        moves.add(*(simulated(p, [one])[0] for p in (live, best)))
+    ((places, kind),) = moves.kinds.items()
+    assert places == ("edge", "cloud")
+    assert (kind.requests, kind.losing_trust, dict(kind.labels)) == (5, 5, {"public": 5})
+    assert kind.usd == pytest.approx(5 * (50e-6 - 0.0001))
+    assert kind.why == "rule quick is now best"
+    same = Moves(live, live)
+    same.add(*(simulated(live, [one])[0] for _ in range(2)))
+    assert same.kinds == {}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "loses"),
+    [
+        ("edge", "cloud", True), ("onprem", "cloud", True), ("cloud", "edge", False), ("edge", "onprem", False),
+        ("refused", "cloud", True), ("refused", "edge", True), ("cloud", "refused", False),
+        ("overloaded", "cloud", False), ("rate_limited", "cloud", False), ("unauthorized", "edge", True),
+    ],
+)  # fmt: skip
+def test_trust_is_lost_by_going_to_a_cloud_and_not_by_a_fuller_fleet(before, after, loses):
+    live = policy(BEST)
+
+    def ended(place):
+        if place not in live.backend_names:
+            return Ended(request(), decision, place, 0.0)
+        only = compile_text(THREE_TIERS + BEST)
+        down = {name: "down" for name in only.backend_names if name != place}
+        return simulated(only, [arrival(only, snapshot=idle(only, **down))])[0]
+
+    decision = decide(request(), idle(live), live)
+    assert loses_trust(ended(before), ended(after)) is loses
+
+
+def test_a_copy_to_a_cloud_loses_trust_too():
+    shadow = "rules: [{name: r, objective: {latency: {weight: 1}}, shadow: {backend: cloud, share: 1}}]\n"
+    live, copying = policy(), policy(PUBLIC + shadow)
+    one = arrival(live, answered=("edge", 50.0))
+    before, after = (simulated(p, [one])[0] for p in (live, copying))
+    assert before.target.backend == after.target.backend == "edge"
+    assert loses_trust(before, after)
+    moves = Moves(live, copying)
+    moves.add(before, after)
+    assert moves.losing_trust == 1
