@@ -393,6 +393,22 @@ MUTANTS = (
         "[sample for sample in family.samples if sample.value == sample.value]", "list(family.samples)",
         "tests/router/test_metrics.py",
     ),
+    Mutant(
+        "1 labels", "a simulation takes a level that it does not know for the lowest",
+        "policies/simulation/translation.py",
+        "if level in now.levels else top for level in was.levels", "if level in now.levels else 0 for level in was.levels",
+        "tests/policies/test_simulation.py",
+    ),
+    Mutant(
+        "1 labels", "a simulation forgets what was found", "policies/simulation/translation.py",
+        "if source not in _NOT_FOUND_IN_IT]", 'if source == "header"]',
+        "tests/policies/test_simulation.py",
+    ),
+    Mutant(
+        "2 clearance", "a simulation does not tell of copies that reach a cloud", "policies/simulation/moves.py",
+        "for charge in ended.charges)", "for charge in ended.charges[:1])",
+        "tests/policies/test_simulation.py",
+    ),
 )  # fmt: skip
 
 
