@@ -396,7 +396,7 @@ MUTANTS = (
     Mutant(
         "1 labels", "a simulation takes a level that it does not know for the lowest",
         "policies/simulation/translation.py",
-        "if level in now.levels else top for level in was.levels", "if level in now.levels else 0 for level in was.levels",
+        "if level in now.levels else top for level", "if level in now.levels else 0 for level",
         "tests/policies/test_simulation.py",
     ),
     Mutant(
