@@ -8,13 +8,14 @@ import sys
 from collections.abc import Sequence
 
 from router import __version__
+from router.cli import rehearsals
 from router.cli.arguments import (
+    WHEN,
     ago,
     base_url,
     count,
     count0,
     duration,
-    factor,
     load,
     moment,
     pair,
@@ -24,8 +25,6 @@ from router.cli.arguments import (
     share,
     size,
 )
-
-_WHEN = "as 7d, 12h, 30m before now, or a time such as 2026-04-01T09:00:00+09:00"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,7 +48,8 @@ def command_line(kind: type[argparse.ArgumentParser] = argparse.ArgumentParser) 
     )
     parser.add_argument("--version", action="version", version=f"pointsman {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_serve, _drain, _check, _explain, _test, _diff, _simulate, _report, _top, _scan, _log, _key, _schema):
+    tried = rehearsals.diff, rehearsals.simulate, rehearsals.tune
+    for add in (_serve, _drain, _check, _explain, _test, *tried, _report, _top, _scan, _log, _key, _schema):
         add(commands)
     return parser
 
@@ -272,51 +272,6 @@ def _key(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     new.set_defaults(module="key")
 
 
-def _diff(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser(
-        "diff",
-        help="show what a change of configuration means",
-        description="Decide the same requests under both configurations and show which move, from where to where, "
-        "and why. Exit status 1 where a request may now reach a less trusted tier.",
-    )
-    parser.add_argument("old", metavar="OLD", help="file or folder with a fleet and a policy")
-    parser.add_argument("new", metavar="NEW", help="the same, changed")
-    parser.add_argument(
-        "--requests", metavar="FILE", help="facts of requests (YAML, JSON, JSONL); else a grid of what both ask for"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", action="store_true", help="every request that moves")
-    parser.set_defaults(module="diff")
-
-
-def _simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser(
-        "simulate",
-        help="try a configuration with recorded traffic",
-        description="Decide the requests of a decision log, or of a file, again under both configurations, each in the "
-        "load that its own decisions make, and compare where they go, what they cost and how long they take. Exit "
-        "status 1 where a request reaches a less trusted tier than before.",
-    )
-    parser.add_argument("old", metavar="OLD", help="file or folder with the fleet and policy that were live")
-    parser.add_argument("new", nargs="?", metavar="NEW", help="those that are tried")
-    parser.add_argument("--log", action="append", default=[], metavar="PATH", help="folder or file of a decision log")
-    parser.add_argument("--since", type=ago, metavar="TIME", help=f"of the log, from when on (default: 1d), {_WHEN}")
-    parser.add_argument("--until", type=ago, metavar="TIME", help="until when (default: now)")
-    parser.add_argument(
-        "--was", action="append", default=[], metavar="PATH", help="another configuration that wrote part of the log"
-    )
-    parser.add_argument("--trace", metavar="FILE", help="requests instead: CSV or JSONL of facts, with `at` for each")
-    parser.add_argument(
-        "--set", action="append", default=[], type=pair, metavar="NAME=VALUE", help="a fact of all requests of a trace"
-    )
-    parser.add_argument(
-        "--load", type=factor, default=1.0, metavar="FACTOR", help="how often each request comes (default: 1)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default: 0)")
-    parser.add_argument("--json", action="store_true", help="one JSON object")
-    parser.set_defaults(module="simulate")
-
-
 def _report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "report",
@@ -325,7 +280,7 @@ def _report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "1 where the log is not as it was written.",
     )
     parser.add_argument("log", nargs="+", metavar="LOG", help="folders or files of a decision log")
-    parser.add_argument("--since", type=ago, default="7d", metavar="TIME", help=f"from when on (default: 7d), {_WHEN}")
+    parser.add_argument("--since", type=ago, default="7d", metavar="TIME", help=f"from when on (default: 7d), {WHEN}")
     parser.add_argument("--until", type=ago, metavar="TIME", help="until when (default: now)")
     parser.add_argument(
         "--fleet", action="append", default=[], metavar="PATH",

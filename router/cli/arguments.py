@@ -7,6 +7,9 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
+WHEN = "as 7d, 12h, 30m before now, or a time such as 2026-04-01T09:00:00+09:00"
+"""What `ago` takes, for help."""
+
 
 def number(text: str, low: float, high: float, what: str, kind: Callable[[str], Any] = int) -> Any:
     try:

@@ -6,57 +6,40 @@ import argparse
 import json
 import os
 import sys
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from policies.compile import CompiledPolicy
 from policies.errors import ConfigurationError
-from policies.simulation.traffic import Arrival
 from policies.simulation.translation import strategies, unknown
-from router.cli.arguments import window
 from router.cli.output import console
+from router.cli.traffic import traffic
 from router.configuration import policy_from
-from router.decisionlog.files import why_none
 from router.report.summary import Report, as_dict
-from router.report.tally import Tally
 from router.simulation.compared import Comparison
 from router.simulation.logged import Logged
 from router.simulation.show import text
-from router.simulation.trace import read
-
-_DAY_S = 86400.0
 
 
 def run(arguments: argparse.Namespace) -> int:
     try:
-        since, until = _window(arguments)
-    except ValueError as error:
-        print(f"pointsman simulate: {error}", file=sys.stderr)
-        return 2
-    try:
-        old = policy_from([Path(arguments.old)], os.environ)
+        recorded = traffic(arguments)
         new = policy_from([Path(arguments.new)], os.environ) if arguments.new else None
-        before = [policy_from([Path(one)], os.environ) for one in arguments.was]
-        logged = None if arguments.trace else _logged(arguments, [old, *before], Tally(since, until))
-        trace = read(Path(arguments.trace), dict(arguments.set), old) if arguments.trace else []
+        comparison = Comparison(recorded.policy, new, arguments.seed)
+        comparison.walk(recorded.chains, arguments.load)
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return 2
-    comparison = Comparison(old, new, arguments.seed)
-    chains: Iterable[Iterable[Arrival]] = [trace] if logged is None else logged.chains()
-    try:
-        comparison.walk(chains, arguments.load)
-    except OSError as error:
-        print(f"pointsman simulate: {error.filename} cannot be read: {error.strerror}", file=sys.stderr)
+    except (ValueError, OSError) as error:
+        why = f"{error.filename} cannot be read: {error.strerror}" if isinstance(error, OSError) else error
+        print(f"pointsman simulate: {why}", file=sys.stderr)
         return 2
-    left_out = [] if logged is None else _left_out(logged)
     if not comparison.requests:
-        print("\n".join(["pointsman simulate: no requests to simulate", *left_out]), file=sys.stderr)
+        print("\n".join(["pointsman simulate: no requests to simulate", *recorded.left_out]), file=sys.stderr)
         return 2
-    told = [*left_out, *_not_known(comparison, logged is not None, arguments.load), *_broken(logged)]
-    reports = _reports(comparison, logged)
+    not_known = _not_known(comparison, recorded.logged is not None, arguments.load)
+    told = [*recorded.left_out, *not_known, *recorded.broken]
+    reports = _reports(comparison, recorded.logged)
     if arguments.json:
         print(json.dumps(_as_json(comparison, reports, told), ensure_ascii=False, indent=2))
     else:
@@ -66,25 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
         for line in told:
             out.print(line, highlight=False, soft_wrap=True)
     losing = comparison.moves is not None and comparison.moves.losing_trust
-    return 1 if losing or (logged is not None and logged.broken) else 0
-
-
-def _window(arguments: argparse.Namespace) -> tuple[float, float]:
-    """Of a log. Raises ValueError for arguments that do not go together."""
-    if bool(arguments.log) == bool(arguments.trace):
-        raise ValueError("give --log (the folder of a decision log) or --trace (a file of requests)")
-    if arguments.trace and (arguments.was or arguments.since is not None or arguments.until is not None):
-        raise ValueError("--was, --since and --until are for --log")
-    if arguments.log and arguments.set:
-        raise ValueError("--set is for --trace")
-    none = why_none([Path(path) for path in arguments.log]) if arguments.log else ""
-    if none:
-        raise ValueError(none)
-    return window(-_DAY_S if arguments.since is None else arguments.since, arguments.until, time.time())
-
-
-def _logged(arguments: argparse.Namespace, policies: list[CompiledPolicy], tally: Tally) -> Logged:
-    return Logged([Path(path) for path in arguments.log], {one.digest: one for one in policies}, tally)
+    return 1 if losing or recorded.broken else 0
 
 
 def _reports(comparison: Comparison, logged: Logged | None) -> dict[str, Report]:
@@ -95,17 +60,6 @@ def _reports(comparison: Comparison, logged: Logged | None) -> dict[str, Report]
     if new is not None:
         found["new, simulated"] = comparison.report(new.tally, new.simulation.policy)
     return found
-
-
-def _left_out(logged: Logged) -> list[str]:
-    told = [
-        f"left out: {count:,} requests that policy {digest} decided: give its files as they were then, with the "
-        "variables of then, by --was"
-        for digest, count in logged.others.most_common()
-    ]
-    if logged.nameless:
-        told.append(f"left out: {logged.nameless:,} requests that were over before they were decided, or for no model")
-    return told
 
 
 def _not_known(comparison: Comparison, measured: bool, load: float) -> list[str]:
@@ -123,11 +77,6 @@ def _not_known(comparison: Comparison, measured: bool, load: float) -> list[str]
     if load != 1.0:
         told.append(f"each request comes {load:g} times on average, so what was is another amount of traffic")
     return told
-
-
-def _broken(logged: Logged | None) -> list[str]:
-    broken = [] if logged is None else logged.broken
-    return [f"NOT AS IT WAS WRITTEN: {chain} (see `pointsman log verify`)" for chain in broken]
 
 
 def _as_json(comparison: Comparison, reports: Mapping[str, Report], told: list[str]) -> dict[str, Any]:
