@@ -157,6 +157,8 @@ def why(first: Decision | None, second: Decision | None, before: Place, after: P
         return "the level is known to one of the policies only"
     if before.label != after.label:
         return f"label {before.label} is now {after.label}"
+    if before.backend is None and after.backend is None and before.refusal != after.refusal:
+        return f"refused as {after.refusal}, before as {before.refusal}"
     added = [name for name in second.constraints if name not in first.constraints]
     removed = [name for name in first.constraints if name not in second.constraints]
     gone = {(r.backend, r.filter): r.reason for r in second.rejected}
@@ -167,6 +169,10 @@ def why(first: Decision | None, second: Decision | None, before: Place, after: P
         for (name, by), reason in gone.items():
             if name == backend:
                 return f"{backend} is now rejected by {by}: {reason}"
+    known = {one.target.backend for one in second.ranked} | {one.backend for one in second.rejected}
+    for backend in before.attempts:
+        if backend not in known:
+            return f"{backend} is not in the fleet any more"
     for rejection in first.rejected:
         if rejection.backend in after.attempts:
             return f"{rejection.backend} was rejected by {rejection.filter}: {rejection.reason}"

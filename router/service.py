@@ -302,8 +302,8 @@ class Service:
         """What a copy has cost, and its line in the decision log: its request's own may be there already."""
         self.accounts.copied(bill.charges)
         if self.log is not None:
-            copied = {"event": "copy", "at": time.time(), "of": decided.id.partition("/")[0], "charges": bill.charges}
-            self.log.put(msgspec.json.encode(copied))
+            of = {"of": decided.id.partition("/")[0], "policy": decided.policy.digest}
+            self.log.put(msgspec.json.encode({"event": "copy", "at": time.time(), **of, "charges": bill.charges}))
 
     async def _fold(self) -> None:
         """For other replicas on this node, of which any may be asked for the metrics of all."""

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from policies.compile import CompiledPolicy
 from policies.diff import NOWHERE, OWN_PREMISES, placed, why
-from policies.outcomes import REFUSED
 from policies.simulation.run import Ended
-from policies.types import RefusalCode
+from policies.types import Decision
 
-_BARRED = (REFUSED[RefusalCode.POLICY_NO_BACKEND], REFUSED[RefusalCode.UNAUTHORIZED])
-"""Outcomes of a request that neither load nor a limit has kept from being answered."""
+_FULL = ("limits", "health", "budget", "rate_limit", "deadline", "slo")
+"""Filters that say what a fleet can do now, and not where a request may go."""
 
 
 def whereto(ended: Ended) -> str:
@@ -20,15 +20,23 @@ def whereto(ended: Ended) -> str:
     return ended.outcome if ended.target is None else ended.target.backend
 
 
-def loses_trust(before: Ended, after: Ended) -> bool:
-    """Whether it reached a less trusted tier than before, also by a copy; or any, where policy had kept it back. One
-    that only a full fleet had kept back is not told."""
-    then, now = _reached(before), _reached(after)
-    return now < then and (then < NOWHERE or before.outcome in _BARRED)
+def loses_trust(before: Ended, after: Ended, tiers: Mapping[str, str]) -> bool:
+    """Whether it reaches a less trusted tier than before, also in vain or by a copy. Where it reached nobody before,
+    what counts is whom policy let it go to: that the fleet was full is no protection. `tiers` are those of the
+    backends before."""
+    least = _least(target.tier for target in before.reached) if before.reached else _allowed(before.decision, tiers)
+    return _least(target.tier for target in after.reached) < least
 
 
-def _reached(ended: Ended) -> int:
-    return min((OWN_PREMISES[charge.tier] for charge in ended.charges), default=NOWHERE)
+def _least(tiers: Iterable[str]) -> int:
+    return min((OWN_PREMISES[tier] for tier in tiers), default=NOWHERE)
+
+
+def _allowed(decision: Decision, tiers: Mapping[str, str]) -> int:
+    """Of the backends that nothing but the state of the fleet kept from it."""
+    barred = {one.backend for one in decision.rejected if one.filter not in _FULL}
+    others = {one.backend for one in decision.rejected} - barred
+    return _least([*(one.target.tier for one in decision.ranked), *(tiers[name] for name in others)])
 
 
 @dataclass(slots=True)
@@ -50,6 +58,10 @@ class Moves:
     old: CompiledPolicy
     new: CompiledPolicy
     kinds: dict[tuple[str, str], Kind] = field(default_factory=dict)  # by (from, to)
+    _tiers: Mapping[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._tiers = {spec.name: spec.tier for spec in self.old.fleet.backends}
 
     @property
     def requests(self) -> int:
@@ -61,7 +73,7 @@ class Moves:
 
     def add(self, before: Ended, after: Ended) -> None:
         places = whereto(before), whereto(after)
-        losing = loses_trust(before, after)
+        losing = loses_trust(before, after, self._tiers)
         if places[0] == places[1] and not losing:
             return
         kind = self.kinds.get(places)

@@ -131,12 +131,27 @@ class Paces:
     """What is known of all backends."""
 
     known: dict[tuple[str, str, bool], History] = field(default_factory=dict)  # by backend, model, whether streamed
+    tokens: dict[str, deque[int]] = field(default_factory=dict)  # by model, of the latest answers
+    sized_others: int = 0  # requests that got the tokens of others
 
     def add(self, arrival: Arrival) -> None:
         answered, sample = arrival.answered, _sample(arrival)
         if answered is not None and sample is not None:
             key = answered.target.backend, answered.target.model, sample.first is not None
             self.known.setdefault(key, History()).add(sample)
+        if answered is not None and arrival.tokens is not None:
+            kept = self.tokens.setdefault(arrival.request.model, deque(maxlen=MOST_KEPT))
+            kept.append(arrival.tokens[1])
+
+    def sized(self, arrival: Arrival, seed: int) -> Arrival:
+        """One that nobody answered gets an answer of as many tokens as some other request for the model, within the
+        limit of its own: the limit itself would be far too much."""
+        kept, request = self.tokens.get(arrival.request.model), arrival.request
+        if arrival.tokens is not None or not kept:
+            return arrival
+        self.sized_others += 1
+        tokens = kept[draw(seed, request.id, "tokens") % len(kept)]
+        return replace(arrival, tokens=(request.tokens_in, min(tokens, request.tokens_out)), estimated=True)
 
     def of(
         self, target: Target, arrival: Arrival, request: Request, snapshot: Snapshot, seed: int

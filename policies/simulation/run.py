@@ -4,6 +4,7 @@ decisions before it have made."""
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -30,6 +31,7 @@ class Ended(Value, frozen=True, gc=False):
     target: Target | None = None  # that answered
     ttft_ms: float | None = None  # of a stream
     charges: tuple[Charge, ...] = ()
+    reached: tuple[Target, ...] = ()  # whom it was sent to, also in vain and as a copy
     baseline_usd: float | None = None
     measured: bool = True  # whether the log holds answers of that target; otherwise the fleet's word was taken
 
@@ -46,17 +48,25 @@ class _Case(NamedTuple):
     snapshot: Snapshot
     decision: Decision
 
-    def ended(self, outcome: str, ms: float, *charges: Charge) -> Ended:
-        return Ended(self.request, self.decision, outcome, ms, charges=charges)
-
 
 class _Served(NamedTuple):
-    """What an answer takes once a place is free for it."""
+    """An answer, once a place was free for it."""
 
+    target: Target
+    waited_ms: float  # since the request had come
     ms: float
     ttft_ms: float
     charge: Charge
     measured: bool
+
+
+@dataclass(slots=True)
+class _Attempts:
+    """Of one request, so far."""
+
+    at: float  # when the next one begins, in seconds since 1970
+    reached: list[Target] = field(default_factory=list)
+    charges: list[Charge] = field(default_factory=list)
 
 
 class Simulation:
@@ -73,69 +83,106 @@ class Simulation:
 
     def arrive(self, arrival: Arrival) -> Ended:
         translation = self._translation(arrival.policy)
-        spent = self._spending.at(arrival.at)
-        if arrival.snapshot.spent and arrival.answered is not None:
-            self._spending.begin_with(translation.spent(arrival))
         request = translation.request(arrival)
-        snapshot = translation.snapshot(arrival, self._places.in_flight(arrival.at), spent)
-        case = _Case(arrival, request, snapshot, decide(request, snapshot, self.policy, arrival.seed))
-        decision = case.decision
+        self._spending.begin(arrival.at)
+        if not arrival.snapshot.ledger_lost:
+            self._spending.know(request, self.policy, dict(translation.spent(arrival)))
+        in_flight = self._places.in_flight(arrival.at)
+        snapshot = translation.snapshot(arrival, in_flight, self._spending.used)
+        decision = decide(request, snapshot, self.policy, arrival.seed)
         if decision.refusal is not None:
-            return case.ended(REFUSED[decision.refusal.code], 0.0)
+            return Ended(request, decision, REFUSED[decision.refusal.code], 0.0)
         self._spending.admit(decision, request)
-        ended = self._tried(case)
-        copied = decision.shadow
+        case = _Case(arrival, request, snapshot, decision)
+        ended, copied = self._tried(case), decision.shadow
         if copied is None or self._places.begins(copied.target.backend_index, arrival.at) > arrival.at:
             return ended
-        return replace(ended, charges=(*ended.charges, self._served(case, copied.target, arrival.at, "copy").charge))
+        copy = self._served(case, copied.target, arrival.at, purpose="copy")
+        return replace(ended, charges=(*ended.charges, copy.charge), reached=(*ended.reached, copied.target))
 
     def _tried(self, case: _Case) -> Ended:
-        """The attempts, one after the other: those fail that failed then."""
-        arrival, request = case.arrival, case.request
-        at, failed = arrival.at, dict(arrival.failed)
+        """The attempts, one after the other: those fail that failed then, and of a cascade those are not sure enough
+        that were not."""
+        arrival, request, decision = case.arrival, case.request, case.decision
+        so_far, failed, judged = _Attempts(arrival.at), dict(arrival.failed), dict(arrival.judged)
         latest_ms = math.inf if request.deadline_ms is None else request.deadline_ms
-        for candidate in case.decision.attempts:
-            target = candidate.target
-            begin = self._places.begins(target.backend_index, at)
+        unsure: _Served | None = None
+        left = list(decision.attempts)
+        while left:
+            target = left.pop(0).target
+            begin = self._places.begins(target.backend_index, so_far.at)
             waited_ms = (begin - arrival.at) * 1000
             if waited_ms >= latest_ms:
-                return case.ended("deadline", latest_ms)
+                break
+            so_far.reached.append(target)
             if target.backend in failed:
-                at = begin + failed[target.backend] / 1000
-                self._places.take(target.backend_index, begin, at)
+                so_far.at = begin + failed[target.backend] / 1000
+                self._places.take(target.backend_index, begin, so_far.at)
                 continue
-            served = self._served(case, target, begin, within_ms=latest_ms - waited_ms)
-            if served.charge.purpose != "answer":
-                return case.ended("deadline", latest_ms, served.charge)
-            return Ended(
-                request,
-                case.decision,
-                "ok",
-                waited_ms + served.ms,
-                target,
-                waited_ms + served.ttft_ms if request.stream else None,
-                (served.charge,),
-                baseline_usd(case.decision.baselines, served.charge.tokens_in, served.charge.tokens_out, case.snapshot),
-                served.measured,
-            )
-        return case.ended("upstream_error", (at - arrival.at) * 1000)
+            served = self._served(case, target, begin, waited_ms, latest_ms)
+            so_far.charges.append(served.charge)
+            if served.charge.purpose != "answer":  # it came too late
+                break
+            so_far.at = begin + served.ms / 1000
+            unsure = served
+            if self._sure(decision, judged.get(target.backend)):
+                break
+            left = [one for one in left if one.target.quality > target.quality]
+        else:
+            if unsure is None:
+                return self._ended(case, so_far, "upstream_error", (so_far.at - arrival.at) * 1000)
+        if unsure is None:
+            return self._ended(case, so_far, "deadline", latest_ms)
+        return self._answered(case, so_far, unsure)
+
+    def _sure(self, decision: Decision, confidence: float | None) -> bool:
+        """Whether an answer is not judged, or sure enough: as far as is known, that is."""
+        cascade = None if decision.strategy is None else decision.strategy.cascade
+        return cascade is None or confidence is None or confidence >= cascade.escalate_below_confidence
+
+    def _ended(self, case: _Case, so_far: _Attempts, outcome: str, ms: float) -> Ended:
+        reached = tuple(so_far.reached)
+        return Ended(case.request, case.decision, outcome, ms, charges=tuple(so_far.charges), reached=reached)
+
+    def _answered(self, case: _Case, so_far: _Attempts, by: _Served) -> Ended:
+        """The last good answer is used; what was paid for others is not."""
+        used = by.charge
+        charges = [one if one is used else replace(one, purpose="unused") for one in so_far.charges]
+        return Ended(
+            case.request,
+            case.decision,
+            "ok",
+            by.waited_ms + by.ms,
+            by.target,
+            by.waited_ms + by.ttft_ms if case.request.stream else None,
+            tuple(charges),
+            tuple(so_far.reached),
+            baseline_usd(case.decision.baselines, used.tokens_in, used.tokens_out, case.snapshot),
+            by.measured,
+        )
 
     def _served(
-        self, case: _Case, target: Target, begin: float, purpose: str = "answer", within_ms: float = math.inf
+        self,
+        case: _Case,
+        target: Target,
+        begin: float,
+        waited_ms: float = 0.0,
+        latest_ms: float = math.inf,
+        purpose: str = "answer",
     ) -> _Served:
-        """By `target`, from `begin` on. What is not there `within_ms` (of a stream, its first token) is given up."""
+        """By `target`, from `begin` on. What is not there at the latest (of a stream, its first token) is given up."""
         arrival, request, snapshot = case.arrival, case.request, case.snapshot
         took, measured = self._paces.of(target, arrival, request, snapshot, self._seed)
-        ms, ttft_ms = took.ms, min(took.ms, took.first)
+        ms, ttft_ms, within_ms = took.ms, min(took.ms, took.first), latest_ms - waited_ms
         if (ttft_ms if request.stream else ms) > within_ms:
             ms, purpose = within_ms, "unused"
         self._places.take(target.backend_index, begin, begin + ms / 1000)
         tokens = arrival.tokens or (request.tokens_in, request.tokens_out)
-        intensity = snapshot.g_per_kwh[target.backend_index] if snapshot.g_per_kwh else None
         estimated = sum(tokens) > 0 and (arrival.estimated or arrival.tokens is None)
+        intensity = snapshot.g_per_kwh[target.backend_index] if snapshot.g_per_kwh else None
         made = charge(target, purpose, *tokens, estimated, ms / 1000, intensity)
         self._spending.charge(case.decision, request, target, sum(tokens), made.usd)
-        return _Served(ms, ttft_ms, made, measured)
+        return _Served(target, waited_ms, ms, ttft_ms, made, measured)
 
     def _translation(self, was: CompiledPolicy) -> Translation:
         found = self._translations.get(was.digest)

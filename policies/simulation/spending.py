@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from policies.calendar import period_end
+from policies.compile import CompiledPolicy
 from policies.quotas import Quota
 from policies.types import Decision, Request, Target
 
@@ -17,19 +18,27 @@ class Spending:
         self._ends = [0.0] * len(quotas)
         self._used: dict[tuple[int, str], float] = {}
 
-    def at(self, now: float) -> Mapping[tuple[int, str], float]:
-        """As a snapshot has it: what the period of `now` has used so far."""
+    @property
+    def used(self) -> Mapping[tuple[int, str], float]:
+        """As a snapshot has it."""
+        return self._used
+
+    def begin(self, now: float) -> None:
+        """Forget what earlier periods have used."""
         for quota in self._quotas:
             if now >= self._ends[quota.index]:
                 self._ends[quota.index] = period_end(quota.per, now)
                 for at in [at for at in self._used if at[0] == quota.index]:
                     del self._used[at]
-        return self._used
 
-    def begin_with(self, amounts: Iterable[tuple[tuple[int, str], float]]) -> None:
-        """What the period had used before the first request that counts against it."""
-        for at, amount in amounts:
-            self._used.setdefault(at, amount)
+    def know(self, request: Request, policy: CompiledPolicy, amounts: Mapping[tuple[int, str], float]) -> None:
+        """What had been used when the first request came that counts against it in its period; what came after it, the
+        simulation counts itself."""
+        for quota in policy.plan(request).quotas:
+            for name in policy.backend_names if quota.each == "backend" else ("",):
+                at = quota.index, quota.key(request, name)
+                if at not in self._used:
+                    self._used[at] = amounts.get(at, 0.0)
 
     def admit(self, decision: Decision, request: Request) -> None:
         for index in decision.quotas:

@@ -25,6 +25,7 @@ class Arrival(Value, frozen=True, gc=False):
     snapshot: Snapshot
     answered: Answered | None = None
     failed: tuple[tuple[str, float], ...] = ()  # (backend, after how many ms)
+    judged: tuple[tuple[str, float], ...] = ()  # (backend, how sure its answer was), as far as a cascade has asked
     seed: int = 0  # of the draws that break ties
     tokens: tuple[int, int] | None = None  # that the request and its answer had; None: not known
     estimated: bool = False  # whether they are: the backend told none

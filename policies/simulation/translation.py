@@ -122,6 +122,10 @@ def unknown(was: CompiledPolicy, now: CompiledPolicy) -> list[str]:
         told.append("what other detectors find: a log holds no text, so what was found then counts")
     if now.transforms and not was.transforms:
         told.append("what masking leaves: nothing was masked, so no request counts as one that can be")
+    if now.tenants is not None:
+        may = [name for name, tenant in (was.tenants or {}).items() if tenant.may_declassify]
+        lost = [name for name in may if not now.tenant(name).may_declassify]
+        told += [f"what tenant {name} lowers: it may not any more, and who asks for it is turned away" for name in lost]
     return told
 
 
@@ -130,7 +134,7 @@ def strategies(policy: CompiledPolicy) -> list[str]:
     used = [rule.strategy for rule in policy.rules if rule.strategy is not None]
     told = []
     if any(strategy.cascade is not None for strategy in used):
-        told.append("cascades: the first answer counts, however sure it was")
+        told.append("cascades where the log does not say how sure an answer was: it counts, for trust too")
     if any(strategy.hedge is not None for strategy in used):
-        told.append("hedges: nobody is asked a second time")
+        told.append("hedges: nobody is asked a second time, so they lose no trust here")
     return told

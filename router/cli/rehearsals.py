@@ -30,6 +30,7 @@ def diff(commands: Commands) -> None:
 def simulate(commands: Commands) -> None:
     parser = commands.add_parser(
         "simulate",
+        usage="pointsman simulate OLD [NEW] (--log PATH … | --trace FILE) [options]",
         help="try a configuration with recorded traffic",
         description="Decide the requests of a decision log, or of a file, again under both configurations, each in the "
         "load that its own decisions make, and compare where they go, what they cost and how long they take. Exit "
@@ -44,6 +45,7 @@ def simulate(commands: Commands) -> None:
 def tune(commands: Commands) -> None:
     parser = commands.add_parser(
         "tune",
+        usage="pointsman tune PATH (--log PATH … | --trace FILE) [options]",
         help="find weights for a rule's objective",
         description="Try weights for the objective of one rule with recorded traffic, and show those that make the "
         "goal smallest while objectives are met as often, models are as good, and as many requests are answered, as "

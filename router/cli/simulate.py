@@ -35,8 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"pointsman simulate: {why}", file=sys.stderr)
         return 2
     if not comparison.requests:
-        print("\n".join(["pointsman simulate: no requests to simulate", *recorded.left_out]), file=sys.stderr)
-        return 2
+        return recorded.nothing("simulate")
     not_known = _not_known(comparison, recorded.logged is not None, arguments.load)
     told = [*recorded.left_out, *not_known, *recorded.broken]
     reports = _reports(comparison, recorded.logged)
@@ -65,13 +64,15 @@ def _reports(comparison: Comparison, logged: Logged | None) -> dict[str, Report]
 def _not_known(comparison: Comparison, measured: bool, load: float) -> list[str]:
     """What the figures do not say, or say with less ground."""
     told: list[str] = []
-    old, new = comparison.old, comparison.new
-    if new is not None:
-        policies = old.simulation.policy, new.simulation.policy
-        told += [f"not known: {one}" for one in unknown(*policies)]
-    runs = [old] if new is None else [old, new]
-    used = dict.fromkeys(one for run in runs for one in strategies(run.simulation.policy))
+    runs = [run for run in (comparison.old, comparison.new) if run is not None]
+    tried = [run.simulation.policy for run in runs]
+    asked = dict.fromkeys(one for was in comparison.policies.values() for now in tried for one in unknown(was, now))
+    told += [f"not known: {one}" for one in asked]
+    used = dict.fromkeys(one for policy in tried for one in strategies(policy))
     told += [f"not simulated: {one}" for one in used]
+    if comparison.paces.sized_others:
+        others = f"{comparison.paces.sized_others:,} requests were not answered"
+        told.append(f"not known: tokens of answers that were not given; {others}, and count with those of others")
     for (backend, model), count in sorted(runs[-1].unmeasured.items()) if measured else []:
         told.append(f"not measured: {model} at {backend}, so {count:,} answers take as long as the fleet expects")
     if load != 1.0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -39,10 +40,17 @@ class Traffic:
             "variables of then, by --was"
             for digest, count in self.logged.others.most_common()
         ]
+        if self.logged.outside:
+            told.append(f"left out: {self.logged.outside:,} requests before --since (default: 1d) or after --until")
         if self.logged.nameless:
             count = f"{self.logged.nameless:,}"
             told.append(f"left out: {count} requests that were over before they were decided, or for no model")
         return told
+
+    def nothing(self, command: str, why: str = "no requests to simulate") -> int:
+        """Say that there is nothing to simulate, and what is there instead; the exit status."""
+        print("\n".join([f"pointsman {command}: {why}", *self.left_out, *self.broken]), file=sys.stderr)
+        return 1 if self.broken else 2
 
     @property
     def broken(self) -> list[str]:

@@ -44,9 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     now = attempt(weights_of(policy, rule))
     if not now.requests:
-        told = [f"pointsman tune: no requests that rule {rule} decides", *recorded.left_out]
-        print("\n".join(told), file=sys.stderr)
-        return 2
+        return recorded.nothing("tune", f"no requests that rule {rule} decides")
     keep, goal = Keep.of(now, arguments.met, arguments.quality), GOALS[arguments.goal]
     best, found = now, [now]
     for one in search(now, attempt, goal, keep, arguments.tries):

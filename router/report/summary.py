@@ -214,7 +214,7 @@ def _series(tally: Tally, begin: float, reserved_usd_per_hour: float | None) -> 
     tiers: dict[str, list[int]] = {}
     usd, baseline = [0.0] * count, [0.0] * count
     for minute, seen in tally.minutes.items():
-        at = minute // step - first
+        at = min(minute // step - first, count - 1)  # what ended after the last that counts, counts as its
         usd[at] += seen.usd if reserved_usd_per_hour is None else seen.marginal_usd
         baseline[at] += seen.baseline_usd
         for tier, answers in seen.tiers.items():

@@ -44,28 +44,31 @@ class Comparison:
     """The policy that the traffic had, and the one that is tried with it, if there is another."""
 
     def __init__(self, old: CompiledPolicy, new: CompiledPolicy | None, seed: int = 0) -> None:
-        self._paces = Paces()
+        self.paces = Paces()
         self._seed = seed
-        self.old = Run(Simulation(old, self._paces, seed))
-        self.new = None if new is None else Run(Simulation(new, self._paces, seed))
+        self.old = Run(Simulation(old, self.paces, seed))
+        self.new = None if new is None else Run(Simulation(new, self.paces, seed))
         self.moves = None if new is None else Moves(old, new)
         self.requests = 0
         self.last = 0.0  # when the last of them came, in seconds since 1970
-        self._answered = 0  # of those of which it is known who answered
+        self.policies: dict[str, CompiledPolicy] = {}  # that have decided them, by digest
+        self._answered = 0  # of those that `old` has decided: of which it is known who answered
         self._alike = 0  # of these, those that the simulation of `old` sends there, too
 
     @property
     def as_it_was(self) -> float | None:
-        """The share of the answered requests that go where they went; None where the traffic is not as it was."""
+        """Of the requests that the old policy has decided, and that were answered, the share that go where they went;
+        None where the traffic is not as it was."""
         return self._alike / self._answered if self._answered else None
 
     def walk(self, chains: Iterable[Iterable[Arrival]], load: float = 1.0) -> None:
         """Simulate the requests of all chains, each `load` times on average."""
-        for arrival in ordered(chains, self._paces, load, self._seed):
+        for arrival in ordered(chains, self.paces, load, self._seed):
             self.requests += 1
             self.last = arrival.at
             before, answered = self.old.take(arrival), arrival.answered
-            if answered is not None and load == 1.0:
+            self.policies.setdefault(arrival.policy.digest, arrival.policy)
+            if answered is not None and load == 1.0 and arrival.policy.digest == self.old.simulation.policy.digest:
                 self._answered += 1
                 self._alike += before.target is not None and before.target.backend == answered.target.backend
             if self.new is not None and self.moves is not None:

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from policies.accounts import Charge
 from policies.compile import CompiledPolicy
 from policies.simulation.traffic import Answered, Arrival
 from router.decisionlog.chain import Verification
 from router.decisionlog.files import chains, lines
-from router.decisionlog.record import UNKNOWN_MODEL, situation
-from router.report.tally import STRANGE, Tally
+from router.decisionlog.record import UNKNOWN_MODEL, Outcome, situation
+from router.report.tally import STRANGE, TIERS, Tally
 
 _FAILED = ("failed", "unreachable", "timeout", "bad_answer", "broken", "internal")
 """Outcomes of an attempt that another policy would not have spared it. How full a backend is, is simulated."""
 _LOST = ("upstream_error", "stream_broken", "deadline", "internal")
 """Outcomes of a request whose only attempt has failed."""
+
+
+_DIGEST = re.compile(r"[0-9a-f]{16}\Z")
+_WORD = re.compile(r"[a-z_]{1,40}\Z")
+_MOST = 1e12
+"""Tokens, seconds, milliseconds and dollars beyond which a record is none of ours."""
 
 
 @dataclass(slots=True)
@@ -29,6 +39,7 @@ class Logged:
     policies: Mapping[str, CompiledPolicy]  # that may have decided, by digest
     tally: Tally  # takes what really happened to the requests that are simulated
     others: Counter[str] = field(default_factory=Counter)  # requests that another policy decided, by its digest
+    outside: int = 0  # requests before the tally begins, or after its end
     nameless: int = 0  # requests for a model that nobody served, or that were over before they were decided
     broken: list[str] = field(default_factory=list)  # chains that are not as they were written
 
@@ -53,51 +64,99 @@ class Logged:
     def _arrival(self, record: dict[str, Any]) -> Arrival | None:
         """None for what is no request, or none that can be decided again."""
         if record.get("event") == "copy":
-            self.tally.add(record)
-        if "id" not in record or not self.tally.since <= record["at"] < self.tally.until:
+            self._copy(record)
+        if "id" not in record or "request" not in record:
             return None
-        policy = self.policies.get(record["policy"])
+        digest = record["policy"]
+        if not _DIGEST.match(digest):
+            raise ValueError("no digest")
+        if not self.tally.since <= record["at"] < self.tally.until:
+            self.outside += 1
+            return None
+        policy = self.policies.get(digest)
         if policy is None:
-            self.others[record["policy"]] += 1
+            self.others[digest] += 1
             return None
         if record["request"]["model"] == UNKNOWN_MODEL or "outcome" not in record:
             self.nameless += 1
             return None
-        request, label, snapshot = situation(record, policy)
-        outcome = record["outcome"]
-        answers = [one for one in outcome.get("charges", ()) if one.get("purpose", "answer") == "answer"]
-        answer = answers[0] if answers else None
-        arrival = Arrival(
-            record["at"],
-            policy,
-            request,
-            label,
-            snapshot,
-            None if answer is None else _answered(outcome, answer, policy),
-            tuple(_failures(record)),
-            record.get("seed", 0),
-            None if answer is None else (answer.get("tokens_in", 0), answer.get("tokens_out", 0)),
-            answer is not None and answer.get("estimated", False),
-        )
+        arrival = _sound(record, msgspec.convert(record["outcome"], Outcome), policy)
         self.tally.add(record)
         return arrival
 
+    def _copy(self, record: dict[str, Any]) -> None:
+        """What a copy has cost counts where its request does; older versions did not write whose policy it was."""
+        if record.get("policy", next(iter(self.policies))) in self.policies:
+            for charge in msgspec.convert(record["charges"], list[Charge]):
+                _check(charge)
+            self.tally.add(record)
 
-def _answered(outcome: Mapping[str, Any], answer: Mapping[str, Any], policy: CompiledPolicy) -> Answered:
-    (target,) = (one for one in policy.targets if (one.backend, one.model) == (answer["backend"], answer["model"]))
-    ms = max(answer["seconds"] * 1000, 0.001)
-    first = outcome.get("ttft_ms")
-    return Answered(target, ms, None if first is None else min(max(first - (outcome["ms"] - ms), 0.001), ms))
+
+def _sound(record: Mapping[str, Any], outcome: Outcome, policy: CompiledPolicy) -> Arrival:
+    """The arrival of a record. Raises one of STRANGE where no router has written it, whatever its hash says: what is
+    wrong with it would otherwise be met in the middle of a decision, or on somebody's terminal."""
+    request, label, snapshot = situation(record, policy)
+    backends, targets = len(policy.backend_names), len(policy.targets)
+    by_backend = (snapshot.unavailable, snapshot.in_flight)
+    by_target = (snapshot.latency_ms, snapshot.ttft_ms or snapshot.latency_ms, snapshot.growth or snapshot.latency_ms)
+    if {len(one) for one in by_backend} != {backends} or {len(one) for one in by_target} != {targets}:
+        raise ValueError("another fleet")
+    ranks = [request.label, request.masked_label or 0, *(rank for _, rank in label.raised_by)]
+    if not all(0 <= rank < len(policy.levels) for rank in ranks):
+        raise ValueError("another level")
+    if not _WORD.match(outcome.outcome) or outcome.backend not in (None, *policy.backend_names):
+        raise ValueError("no such end")
+    for charge in outcome.charges or ():
+        _check(charge)
+    steps = outcome.steps or ()
+    for amount in (outcome.ms, outcome.ttft_ms or 0.0, outcome.cost_usd or 0.0, *(float(step["ms"]) for step in steps)):
+        if not 0 <= amount < _MOST:
+            raise ValueError("no amount")
+    answers = [one for one in outcome.charges or () if one.purpose == "answer"]
+    answer = answers[0] if answers else None
+    tokens = None if answer is None else (answer.tokens_in, answer.tokens_out)
+    if tokens is None and outcome.tokens_out is not None:
+        tokens = outcome.tokens_in or 0, outcome.tokens_out
+    return Arrival(
+        record["at"],
+        policy,
+        request,
+        label,
+        snapshot,
+        None if answer is None else _answered(outcome, answer, policy),
+        tuple(_failures(outcome, record["decision"].get("attempts"))),
+        tuple(_judged(outcome)),
+        record.get("seed", 0),
+        tokens,
+        answer is not None and answer.estimated,
+    )
 
 
-def _failures(record: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+def _check(charge: Charge) -> None:
+    amounts = charge.seconds, charge.usd, charge.tokens_in, charge.tokens_out, charge.energy_j, charge.carbon_g
+    if not all(0 <= amount < _MOST for amount in amounts) or charge.tier not in TIERS:
+        raise ValueError("no such charge")
+
+
+def _answered(outcome: Outcome, answer: Charge, policy: CompiledPolicy) -> Answered:
+    (target,) = (one for one in policy.targets if (one.backend, one.model) == (answer.backend, answer.model))
+    ms, first = max(answer.seconds * 1000, 0.001), outcome.ttft_ms
+    return Answered(target, ms, None if first is None else min(max(first - (outcome.ms - ms), 0.001), ms))
+
+
+def _failures(outcome: Outcome, attempts: Sequence[tuple[str, float]] | None) -> Iterator[tuple[str, float]]:
     """The backends that were tried and have not answered."""
-    outcome, attempts = record["outcome"], record["decision"].get("attempts")
-    steps = outcome.get("steps")
-    if steps is None:
-        if outcome["outcome"] in _LOST and outcome.get("attempts") and attempts:
-            yield attempts[0][0], outcome["ms"]
+    if outcome.steps is None:
+        if outcome.outcome in _LOST and outcome.attempts and attempts:
+            yield attempts[0][0], outcome.ms
         return
-    answered = {step["backend"] for step in steps if step["outcome"] == "ok"}
-    failed = {step["backend"]: step["ms"] for step in steps if step["outcome"] in _FAILED}
+    answered = {step["backend"] for step in outcome.steps if step["outcome"] == "ok"}
+    failed = {step["backend"]: step["ms"] for step in outcome.steps if step["outcome"] in _FAILED}
     yield from ((backend, ms) for backend, ms in failed.items() if backend not in answered)
+
+
+def _judged(outcome: Outcome) -> Iterator[tuple[str, float]]:
+    """How sure answers were, of a cascade that went on. One whose confidence could not be read had none."""
+    for step in outcome.steps or ():
+        if step["outcome"] == "ok" and ("confidence" in step or step["backend"] != outcome.backend):
+            yield step["backend"], float(step.get("confidence", 0.0))

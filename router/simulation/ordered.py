@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Iterable, Iterator
 
 from msgspec.structs import replace
@@ -25,16 +26,17 @@ def ordered(chains: Iterable[Iterable[Arrival]], paces: Paces, load: float = 1.0
 def _of_one(chain: Iterable[Arrival], paces: Paces, load: float, seed: int) -> Iterator[Arrival]:
     waiting: list[tuple[float, int, Arrival]] = []
     newest = given = 0.0
-    for number, read in enumerate(chain):
+    numbers = itertools.count()  # no two are alike, so that no two arrivals are compared
+    for read in chain:
         paces.add(read)
         for arrival in _repeated(read, load, seed):
-            heapq.heappush(waiting, (arrival.at, number, arrival))
+            heapq.heappush(waiting, (arrival.at, next(numbers), arrival))
         newest = max(newest, read.at)
         while waiting and waiting[0][0] < newest - LOOK_AHEAD_S:
             given = max(given, waiting[0][0])
-            yield _not_before(heapq.heappop(waiting)[2], given)
+            yield paces.sized(_not_before(heapq.heappop(waiting)[2], given), seed)
     while waiting:
-        yield heapq.heappop(waiting)[2]
+        yield paces.sized(heapq.heappop(waiting)[2], seed)
 
 
 def _not_before(arrival: Arrival, at: float) -> Arrival:

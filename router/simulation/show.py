@@ -71,7 +71,7 @@ def _figures(reports: Mapping[str, Report], compared: bool) -> Table:
         row(name, [float(report.outcomes.get(outcome, 0)) for report in found], _COUNT)
     for name, where, write in _FIGURES:
         values = [where(report) for report in found]
-        if any(value is not None for value in values):
+        if any(values):
             row(name, values, write)
     for dimension in ("tier", "backend"):
         table.add_section()
@@ -82,10 +82,11 @@ def _figures(reports: Mapping[str, Report], compared: bool) -> Table:
 
 
 def _change(old: float | None, new: float | None, write: Callable[[float | None], str]) -> str:
+    """Nothing where it is less than what rounding makes of it."""
     if old is None or new is None:
         return "–"
     more = new - old
-    if write(abs(more)) == write(0.0):
+    if abs(more) < (0.5 if write is _COUNT else 5e-4 * abs(old)):
         return ""
     part = f" ({100 * more / old:+.1f} %)" if old and write is not _FIGURES[0][2] else ""
     return f"{'+' if more > 0 else '-'}{write(abs(more))}{part}"
@@ -99,7 +100,7 @@ def _moved(moves: Moves, requests: int) -> list[RenderableType]:
     for (before, after), kind in ordered[:_MOST]:
         labels = ", ".join(f"{label} {count(number)}" for label, number in kind.labels.most_common())
         less = f"LESS TRUSTED {count(kind.losing_trust)}" if kind.losing_trust else ""
-        more = f"{'+' if kind.usd >= 0 else ''}{usd(kind.usd)}"
+        more = f"{'+' if kind.usd > 0 else ''}{usd(kind.usd)}"
         table.add_row(less, count(kind.requests), before, after, labels, more, kind.why)
     if len(ordered) > _MOST:
         table.caption = f"and {len(ordered) - _MOST} more; --json has all"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from policies.schema import RequestFacts
 from policies.sensitivity.labels import Label
 from policies.simulation.traffic import Arrival
 from policies.source import Document
+from policies.types import Snapshot
 from policies.validate import validate_as
 from router.cli.files import text_of
 
@@ -29,7 +31,9 @@ AT, GENERATED = "at", "generated"
 _ALSO = {"timestamp": AT, "contexttokens": "tokens_in", "generatedtokens": GENERATED}
 _TIMES = "2026-04-01T09:00:00+09:00, or seconds since 1970"
 _MOST_PROBLEMS = 20
-_LATEST = 253402300800.0  # the year 10000
+_LATEST = 253402128000.0  # two days before the year 10000
+_MOST = 10**12
+_OBJECTS = (".jsonl", ".ndjson", ".json")
 
 
 def _yes_or_no(text: str) -> bool:
@@ -55,9 +59,10 @@ def read(path: Path, facts: Mapping[str, str], policy: CompiledPolicy) -> list[A
     file, problems, arrivals = str(path), list[Problem](), list[Arrival]()
     text = text_of(path)
     common = _as_read(dict(facts))
-    for row in _objects(text, file) if path.suffix in (".jsonl", ".ndjson") else _table(text, file):
+    rest = at_rest(policy, 0.0)
+    for row in _objects(text, file) if path.suffix.lower() in _OBJECTS else _table(text, file):
         place = Position(row.number, 1, file)
-        found = _arrival(common | _as_read(row.data), place, policy)
+        found = _shown(row.data, place) or _arrival(common | _as_read(row.data), place, policy, rest)
         if isinstance(found, Arrival):
             arrivals.append(found)
         else:
@@ -73,27 +78,47 @@ def read(path: Path, facts: Mapping[str, str], policy: CompiledPolicy) -> list[A
 
 def _table(text: str, file: str) -> Iterator[_Row]:
     lines = csv.reader(io.StringIO(text.removeprefix("\ufeff")), strict=True)
+
+    def wrong(message: str, hint: str = "") -> ConfigurationError:
+        return ConfigurationError([Problem(file, max(lines.line_num, 1), 1, message, hint)])
+
     try:
         written = [name.strip().lower() for name in next(lines, [])]
         names = [_ALSO.get(name, name) for name in written]
+        for name, count in Counter(names).items():
+            if count > 1:
+                raise wrong(f"{name!r} is named twice")
         for cells in lines:
+            if len(cells) > len(names):
+                raise wrong(f"{len(cells)} cells, and {len(names)} columns", "put quotes around what holds a comma")
             if cells:
                 yield _Row(lines.line_num, {name: one.strip() for name, one in zip(names, cells, strict=False) if one})
     except csv.Error as error:
-        raise ConfigurationError([Problem(file, lines.line_num, 1, f"not CSV: {error}")]) from None
+        raise wrong(f"not CSV: {error}", "name a file of JSON objects .jsonl") from None
 
 
 def _objects(text: str, file: str) -> Iterator[_Row]:
-    for number, line in enumerate(text.splitlines(), 1):
+    def wrong(number: int, message: str) -> ConfigurationError:
+        return ConfigurationError([Problem(file, number, 1, message)])
+
+    for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
         if not line.strip():
             continue
         try:
             data = msgspec.json.decode(line)
-        except msgspec.DecodeError as error:
-            raise ConfigurationError([Problem(file, number, 1, f"not JSON: {error}")]) from None
+        except (msgspec.DecodeError, RecursionError) as error:
+            told = "too deep" if isinstance(error, RecursionError) else error
+            raise wrong(number, f"not JSON: {told}") from None
         if not isinstance(data, dict):
-            raise ConfigurationError([Problem(file, number, 1, "must be one JSON object a line")])
+            raise wrong(number, "must be one JSON object a line")
         yield _Row(number, {_ALSO.get(str(name).lower(), str(name)): value for name, value in data.items()})
+
+
+def _shown(data: Mapping[str, Any], place: Position) -> list[Problem]:
+    """What could not be written on a terminal again: no fact needs that."""
+    texts = [text for pair in data.items() for text in pair if isinstance(text, str)]
+    bad = [text for text in texts if not text.isprintable()]
+    return [Problem(place.file, place.line, place.column, f"{text!r} cannot be shown") for text in bad[:1]]
 
 
 def _as_read(data: dict[str, Any]) -> dict[str, Any]:
@@ -106,26 +131,26 @@ def _as_read(data: dict[str, Any]) -> dict[str, Any]:
     return read
 
 
-def _arrival(data: dict[str, Any], place: Position, policy: CompiledPolicy) -> Arrival | list[Problem]:
+def _arrival(data: dict[str, Any], place: Position, policy: CompiledPolicy, rest: Snapshot) -> Arrival | list[Problem]:
     def problem(message: str, hint: str = "") -> list[Problem]:
         return [Problem(place.file, place.line, place.column, message, hint)]
 
     at, generated = data.pop(AT, None), data.pop(GENERATED, None)
     if at is None:
-        return problem(
-            "'at' is missing", "say when each request came, as 2026-04-01T09:00:00+09:00 or in seconds since 1970"
-        )
+        return problem("'at' is missing", f"say when each request came: {_TIMES}")
     try:
         now = _moment(at)
-    except ValueError:
-        return problem(f"'at' must be a time, not {at!r}", f"write {_TIMES}")
-    if generated is not None and (not isinstance(generated, int) or generated < 0):
-        return problem(f"'generated' must be a number of tokens, not {generated!r}")
+    except (ValueError, TypeError, OverflowError):
+        return problem(f"'at' must be a time, not {_short(at)}", f"write {_TIMES}")
+    if generated is not None and (type(generated) is not int or not 0 <= generated <= _MOST):
+        return problem(f"'generated' must be a number of tokens, not {_short(generated)}")
     data.setdefault("id", f"{Path(place.file).stem}-{place.line}")
     document = Document(place.file, data, {}, {(): place, **{(str(name),): place for name in data}})
     facts, problems = validate_as(document, RequestFacts)
     if facts is None:
         return list(problems)
+    if max(facts.tokens_in, facts.tokens_out, facts.body_bytes) > _MOST:
+        return problem(f"more than {_MOST:,} tokens or bytes")
     try:
         request = request_from(facts, policy, now)
     except UnknownLevel as error:
@@ -136,20 +161,25 @@ def _arrival(data: dict[str, Any], place: Position, policy: CompiledPolicy) -> A
         policy,
         request,
         Label(request.label, stated, {}),
-        at_rest(policy, now),
+        rest,
         tokens=None if generated is None else (request.tokens_in, generated),
     )
 
 
+def _short(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 40 else f"{shown[:40]}…"
+
+
 def _moment(at: Any) -> float:
-    """Without an offset it is UTC. Raises ValueError for what is no time."""
+    """Without an offset it is UTC. Raises ValueError, TypeError or OverflowError for what is no time."""
+    if isinstance(at, bool):
+        raise TypeError
     try:
         seconds = float(at)
     except ValueError:
         found = datetime.fromisoformat(at)
-        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
-    except TypeError:
-        raise ValueError from None
+        seconds = (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
     if not 0 <= seconds < _LATEST:
         raise ValueError
     return seconds

@@ -19,6 +19,7 @@ from policies.simulation.places import Places
 from policies.simulation.run import Ended, Simulation
 from policies.simulation.traffic import Answered, Arrival
 from policies.simulation.translation import Translation, strategies, unknown
+from policies.types import Rejection
 
 NOON = 1767614400.0
 LEVELS = ("public", "internal", "confidential", "restricted")
@@ -345,15 +346,19 @@ def test_moves_are_told_by_where_requests_go():
 def test_trust_is_lost_by_going_to_a_cloud_and_not_by_a_fuller_fleet(before, after, loses):
     live = policy(BEST)
 
+    tiers = dict(zip(live.backend_names, ("edge", "onprem", "cloud"), strict=True))
+    filters = {"refused": "constraint", "overloaded": "limits", "rate_limited": "rate_limit", "unauthorized": "tenant"}
+
     def ended(place):
         if place not in live.backend_names:
-            return Ended(request(), decision, place, 0.0)
+            rejected = tuple(Rejection(name, filters[place], "") for name in live.backend_names)
+            return Ended(request(), replace(decision, ranked=(), attempts=(), rejected=rejected), place, 0.0)
         only = compile_text(THREE_TIERS + BEST)
         down = {name: "down" for name in only.backend_names if name != place}
         return simulated(only, [arrival(only, snapshot=idle(only, **down))])[0]
 
     decision = decide(request(), idle(live), live)
-    assert loses_trust(ended(before), ended(after)) is loses
+    assert loses_trust(ended(before), ended(after), tiers) is loses
 
 
 def test_a_copy_to_a_cloud_loses_trust_too():
@@ -362,7 +367,110 @@ def test_a_copy_to_a_cloud_loses_trust_too():
     one = arrival(live, answered=("edge", 50.0))
     before, after = (simulated(p, [one])[0] for p in (live, copying))
     assert before.target.backend == after.target.backend == "edge"
-    assert loses_trust(before, after)
+    assert loses_trust(before, after, {})
     moves = Moves(live, copying)
     moves.add(before, after)
     assert moves.losing_trust == 1
+
+
+def test_that_the_fleet_was_full_is_no_protection():
+    """What only a constraint kept from the cloud loses trust there, whoever else was busy or down at home."""
+    home = "constraints: [{name: home, match: {}, require: {region: 'jp-*'}}]\n"
+    kept, free = policy(BEST + home), policy(BEST)
+    full = replace(idle(kept), unavailable=("ejected", "ejected", None))
+    overloaded = arrival(kept, snapshot=full)
+    failing = arrival(kept, failed=(("edge", 5.0), ("onprem", 5.0)))
+    for one, outcome in ((overloaded, "unavailable"), (failing, "upstream_error")):
+        moves = Moves(kept, free)
+        before, after = simulated(kept, [one])[0], simulated(free, [one])[0]
+        assert (before.outcome, after.target.backend) == (outcome, "cloud")
+        moves.add(before, after)
+        assert moves.losing_trust == 1
+    # One that might have gone there, had there been room, loses nothing.
+    busy = replace(idle(free), unavailable=("ejected", "ejected", "ejected"))
+    moves = Moves(free, free)
+    moves.add(simulated(free, [arrival(free, snapshot=busy)])[0], simulated(free, [arrival(free)])[0])
+    assert (moves.requests, moves.losing_trust) == (1, 0)
+
+
+def test_a_backend_that_was_asked_in_vain_has_been_reached():
+    live, best = policy(), policy(BEST)
+    one = arrival(live, answered=("onprem", 200.0), failed=(("cloud", 10.0),))
+    (ended,) = simulated(best, [one])
+    assert [target.backend for target in ended.reached] == ["cloud", "onprem"]
+    moves = Moves(best, best)
+    moves.add(ended, simulated(best, [arrival(live, answered=("cloud", 400.0))])[0])
+    assert moves.losing_trust == 0, "it went to the cloud before, too"
+
+
+CASCADE = PUBLIC + (
+    "rules:\n  - name: r\n    objective: {latency: {weight: 1}}\n"
+    "    strategy: {cascade: {escalate_below_confidence: 0.8}}\n"
+)
+
+
+def test_a_cascade_goes_on_where_the_answer_was_not_sure_enough():
+    live = policy(CASCADE)
+    unsure = arrival(live, answered=("onprem", 200.0), judged=(("edge", 0.5), ("onprem", 0.9)), tokens=(10, 20))
+    (ended,) = simulated(live, [unsure])
+    assert (ended.target.backend, [charge.purpose for charge in ended.charges]) == ("onprem", ["unused", "answer"])
+    assert ended.ms == pytest.approx(50 + 200)
+    assert [target.backend for target in ended.reached] == ["edge", "onprem"]
+    again = arrival(live, answered=("cloud", 400.0), judged=(("edge", 0.5), ("onprem", 0.7)))
+    (ended,) = simulated(live, [again])
+    assert (ended.target.backend, len(ended.charges)) == ("cloud", 3)
+    easier = policy(CASCADE.replace("0.8", "0.4"))
+    (ended,) = simulated(easier, [unsure])
+    assert (ended.target.backend, ended.ms) == ("edge", pytest.approx(50))
+    assert simulated(live, [arrival(live, answered=("edge", 50.0))])[0].target.backend == "edge", "not known: it counts"
+    last = arrival(live, judged=(("edge", 0.5), ("onprem", 0.5), ("cloud", 0.1)))
+    assert simulated(live, [last])[0].target.backend == "cloud", "there is no better one"
+
+
+def test_requests_that_were_not_answered_count_with_the_tokens_of_others():
+    live = policy(BEST)
+    paces = Paces()
+    for i, tokens in enumerate((10, 20, 30)):
+        paces.add(arrival(live, id=f"s-{i}", answered=("cloud", 100.0), tokens=(5, tokens)))
+    refused = [arrival(live, id=f"r-{i}", tokens_out=25) for i in range(60)]
+    sized = [paces.sized(one, 0) for one in refused]
+    assert {one.tokens[1] for one in sized} == {10, 20, 25}, "and never more than they may have"
+    assert all(one.estimated for one in sized)
+    assert paces.sized_others == 60
+    known = arrival(live, answered=("cloud", 100.0), tokens=(5, 7))
+    assert paces.sized(known, 0) is known
+    assert Paces().sized(refused[0], 0) is refused[0], "nothing is known of others"
+
+
+def test_a_limit_that_was_used_up_when_the_log_begins_is_used_up():
+    live = policy(CAPPED)
+    used = replace(idle(live), spent={(0, ""): 2.0}, now=NOON)
+    asked = [arrival(live, NOON + i, id=f"r-{i}", snapshot=used) for i in range(3)]
+    assert backends(simulated(live, asked)) == ["rate_limited"] * 3
+    lost = replace(used, ledger_lost=True)
+    assert backends(simulated(live, [arrival(live, NOON, snapshot=lost)])) == ["edge"], "nobody knew what was used"
+
+
+def test_what_another_policy_used_later_does_not_count():
+    live = policy(CAPPED)
+    first = arrival(live, NOON, id="r-0")
+    later = replace(idle(live), spent={(0, ""): 1.0})
+    asked = [first, *(arrival(live, NOON + i, id=f"r-{i}", snapshot=later) for i in (1, 2))]
+    simulation = Simulation(live, Paces())
+    assert backends([simulation.arrive(one) for one in asked]) == ["edge", "edge", "rate_limited"]
+
+
+def test_reasons_of_moves_between_refusals_and_fleets():
+    live = policy(BEST)
+    less = policy(BEST, THREE_TIERS[: THREE_TIERS.index("  - name: cloud")])
+    moves = Moves(live, less)
+    one = arrival(live)
+    moves.add(simulated(live, [one])[0], simulated(less, [one])[0])
+    assert moves.kinds["cloud", "onprem"].why == "cloud is not in the fleet any more"
+    down = replace(idle(live), unavailable=("down", "down", "down"))
+    nobody = policy(BEST + "constraints: [{name: moon, match: {}, require: {region: moon}}]\n")
+    moves = Moves(live, nobody)
+    one = arrival(live, snapshot=down)
+    moves.add(simulated(live, [one])[0], simulated(nobody, [one])[0])
+    ((_, kind),) = moves.kinds.items()
+    assert kind.why == "refused as policy_no_backend, before as backends_unavailable"

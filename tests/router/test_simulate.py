@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from conftest import SHARED, THREE_TIERS, compile_text, run_command
 from test_execution import at_rest, wait_until
 
+from router.decisionlog.chain import GENESIS, link, unlink
 from router.decisionlog.writer import LogSettings
 from router.simulation.ordered import LOOK_AHEAD_S, ordered
 
@@ -134,6 +136,12 @@ def test_a_log_that_was_edited_is_told_of(served, capsys):
     assert "NOT AS IT WAS WRITTEN" in out
 
 
+def test_very_much_more_load(tmp_path, capsys):
+    live = folder(tmp_path, "live", THREE_TIERS)
+    file = trace(tmp_path, "at,model\n" + "1767614400,chat\n" * 40)
+    assert simulate(capsys, live, "--trace", file, "--load", "1000", "--json")[1]["requests"] == 40_000
+
+
 def test_more_load_than_there_was(served, capsys):
     log, live, _ = served
     status, found, _ = simulate(capsys, live, "--log", log, "--load", "3", "--json")
@@ -161,11 +169,109 @@ def test_a_fleet_with_one_backend_more(served, tmp_path, capsys):
 
 def test_since_and_until(served, capsys):
     log, live, _ = served
-    before = simulate(capsys, live, "--log", log, "--since", "2025-01-01T00:00:00Z", "--until", "2026-01-01T00:00:00Z")
-    assert (before[0], "no requests to simulate" in before[2]) == (2, True)
     assert simulate(capsys, live, "--log", log, "--since", "1h", "--json")[1]["requests"] == 120
     status, _, err = simulate(capsys, live, "--log", log, "--since", "1m", "--until", "2m")
     assert (status, err) == (2, "pointsman simulate: --until is not after --since\n")
+
+
+def relinked(log, change):
+    """One record that was answered is changed, and the chain is right all the same."""
+    (file,) = log.glob("*.jsonl")
+    prev, written, changed = GENESIS, [], False
+    for line in file.read_bytes().splitlines(keepends=True):
+        record, _ = unlink(line)
+        if not changed and record.get("outcome", {}).get("outcome") == "ok":
+            change(record)
+            changed = True
+        seq = record.pop("seq")
+        del record["prev"], record["hash"]
+        line, prev = link(prev, seq, json.dumps(record).encode())
+        written.append(line)
+    assert changed
+    file.write_bytes(b"".join(written))
+
+
+def put(path, value):
+    def change(record):
+        *way, last = path.split(".")
+        for step in way:
+            record = record[int(step)] if step.isdigit() else record.setdefault(step, {})
+        record[int(last) if last.isdigit() else last] = value
+
+    return change
+
+
+STRANGE = (
+    ("policy", "\x1b[31m"), ("at", "noon"), ("request.rank", 99), ("request.masked_rank", 99), ("request.rank", -1),
+    ("raised_by", [["floor", "moon"]]), ("state.in_flight", [1]), ("state.latency_ms", [1.0]),
+    ("state.unavailable", ["x"]), ("state.ttft_ms", [1.0]), ("state.growth", [[1, 1]]), ("state.spent", 5),
+    ("outcome.outcome", 5), ("outcome.outcome", "\x1b[31m"), ("outcome.backend", 5), ("outcome.backend", "moon"),
+    ("outcome.ms", -1), ("outcome.ms", "x"), ("outcome.charges.0.tier", "moon"), ("outcome.charges.0.usd", 1e308),
+    ("outcome.charges.0.usd", -1.0), ("outcome.charges.0.seconds", 1e308), ("outcome.baseline_usd", "x"),
+    ("outcome.charges.0.tokens_out", 10**400), ("outcome.charges.0.tokens_out", -1000000),
+    ("outcome.charges.0.tokens_in", "x"), ("outcome.charges.0.model", "moon"),
+    ("outcome.steps", [{"backend": "edge", "kind": "first", "outcome": "failed", "ms": "x"}]),
+)  # fmt: skip
+
+
+def test_a_record_that_no_router_has_written_is_left_out_and_told_of(served, tmp_path, capsys):
+    log, live, _ = served
+    for i, (path, value) in enumerate(STRANGE):
+        edited = tmp_path / f"edited-{i}"
+        shutil.copytree(log, edited)
+        relinked(edited, put(path, value))
+        status, shown, _ = simulate(capsys, live, live, "--log", edited)
+        assert (status, "NOT AS IT WAS WRITTEN" in shown, "\x1b" in shown) == (1, True, False), (path, value)
+        status, found, _ = simulate(capsys, live, live, "--log", edited, "--json")
+        assert status == 1
+        counted = found["requests"], found["runs"]["as_it_was"]["total"]["requests"]
+        assert counted == (119, 119), f"and not half of it: {path} {value}"
+        assert "NaN" not in json.dumps(found) and "Infinity" not in json.dumps(found)
+
+
+def test_copies_count_where_their_requests_do(start_router, tmp_path, capsys):
+    text = FLEET + LIVE.replace("slo:", "shadow: {backend: cloud, share: 1}, slo:")
+    router = start_router(text, decision_log=LogSettings(tmp_path / "log"))
+    for _ in range(20):
+        assert router.chat().status == 200
+    wait_until(lambda: at_rest(router))
+    router.service.log.flush()
+    live, other = folder(tmp_path, "live", text), folder(tmp_path, "other", FLEET + LIVE)
+    status, found, _ = simulate(capsys, live, other, "--log", tmp_path / "log", "--json")
+    assert status == 0
+    was, old, new = (found["runs"][name] for name in ("as_it_was", "old", "new"))
+    assert was["purposes"]["copy"] > 0
+    assert old["purposes"] == pytest.approx(was["purposes"], rel=0.01)
+    assert new["purposes"].get("copy", 0) == 0
+    status, _, err = simulate(capsys, other, "--log", tmp_path / "log")
+    assert (status, "left out: 20 requests that policy" in err) == (2, True)
+    # A copy that took much longer than the last request, and one of a request that is left out.
+    (file,) = (tmp_path / "log").glob("*.jsonl")
+    lines = [unlink(line)[0] for line in file.read_bytes().splitlines(keepends=True)]
+    prev, written = GENESIS, []
+    for record in lines:
+        if record.get("event") == "copy":
+            record["at"] += 200
+        seq = record.pop("seq")
+        del record["prev"], record["hash"]
+        line, prev = link(prev, seq, json.dumps(record).encode())
+        written.append(line)
+    file.write_bytes(b"".join(written))
+    assert simulate(capsys, live, "--log", tmp_path / "log", "--json")[0] == 0
+    assert run_command(capsys, "report", tmp_path / "log", "--fleet", live, "--json")[0] == 0
+
+
+def test_why_there_is_nothing_to_simulate_is_said(served, capsys):
+    log, live, _ = served
+    (file,) = log.glob("*.jsonl")
+    old = file.read_text()
+    year = ("--since", "2025-01-01T00:00:00Z", "--until", "2026-01-01T00:00:00Z")
+    status, _, err = simulate(capsys, live, "--log", log, *year)
+    assert status == 2
+    assert "left out: 121 requests before --since (default: 1d) or after --until" in err
+    file.write_text(old.replace('"tokens_in":', '"tokens_in":1'))
+    status, _, err = simulate(capsys, live, "--log", log, *year)
+    assert (status, "NOT AS IT WAS WRITTEN" in err) == (1, True)
 
 
 # --- in which order -----------------------------------------------------------------------------------------------
@@ -247,6 +353,15 @@ def test_a_public_trace(tmp_path, capsys):
         ("at,modle\n1,chat\n", "unknown field 'modle'\n    did you mean 'model'?"),
         ("at,model,label\n1,chat,secret\n", "t.csv:2:1: error: unknown sensitivity level 'secret'"),
         ('at,model\n1,"chat\n', "not CSV"),
+        ("at,model\n9999-12-31T23:59:59-12:00,chat\n", "'at' must be a time"),
+        ("at,model\n1900-01-01T00:00:00Z,chat\n", "'at' must be a time"),
+        ("at,model,generated\n1,chat," + "9" * 400 + "\n", "'generated' must be a number of tokens, not 99999"),
+        ("at,model,tokens_in\n1,chat," + "9" * 400 + "\n", "more than 1,000,000,000,000 tokens or bytes"),
+        ("at,model\n1,chat,5\n", "t.csv:2:1: error: 3 cells, and 2 columns"),
+        ("at,model,model\n1,chat,x\n", "t.csv:1:1: error: 'model' is named twice"),
+        ("at,timestamp,model\n1,2,chat\n", "'at' is named twice"),
+        ("at,model,\x1b[31m\n1,chat,x\n", "'\\x1b[31m' cannot be shown"),
+        ("at,model,label\n1,chat,\x1b[31m\n", "'\\x1b[31m' cannot be shown"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said_with_its_place(tmp_path, capsys, text, said):
@@ -263,6 +378,10 @@ def test_what_is_wrong_with_a_file_is_said_with_its_place(tmp_path, capsys, text
         ("[1]", "must be one JSON object a line"),
         ('{"at": [1]}', "'at' must be a time, not [1]"),
         ('{"at": 1, "model": 5}', "t.jsonl:1:1: error: 'model' must be text, not 5"),
+        ('{"at": true, "model": "chat"}', "'at' must be a time, not True"),
+        ('{"at": 1, "model": "chat", "generated": true}', "'generated' must be a number of tokens, not True"),
+        ('{"at": 1' + "0" * 400 + ', "model": "chat"}', "'at' must be a time, not 1000"),
+        ("[" * 100_000, "t.jsonl:1:1: error: not JSON"),
     ],
 )
 def test_what_is_wrong_with_lines_of_json(tmp_path, capsys, text, said):
