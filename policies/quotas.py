@@ -41,6 +41,10 @@ class Quota:
             case _:
                 return ""
 
+    def covers(self, backend: str) -> bool:
+        """Whether what is spent there counts."""
+        return self.backends is None or backend in self.backends
+
     def amount(self, tokens: int, cost_usd: float) -> float:
         """What one request uses of it."""
         return cost_usd if self.unit == "usd" else float(tokens) if self.unit == "tokens" else 1.0
@@ -54,7 +58,7 @@ class Quota:
         ledger_lost: bool = False,
     ) -> str | None:
         """Why the target may not take the request under this quota, or None."""
-        if self.backends is not None and target.backend not in self.backends:
+        if not self.covers(target.backend):
             return None
         used = spent.get((self.index, self.key(request, target.backend)), 0.0)
         if used + self.amount(request.tokens_in + request.tokens_out, cost_usd) <= self.cap * (1 + ROUNDING):

@@ -111,7 +111,7 @@ class Ledger:
         reserved = self._reserved.get(id, {})
         for index in decision.quotas:
             quota = self._quotas[index]
-            if quota.unit == "requests" or not _covers(quota, backend):
+            if quota.unit == "requests" or not quota.covers(backend):
                 continue
             at = index, quota.key(request, backend)
             amount = quota.amount(tokens, usd)
@@ -153,7 +153,7 @@ class Ledger:
         for quota in plan.quotas:
             if quota.each == "backend":
                 for target in plan.targets:
-                    if _covers(quota, target.backend):
+                    if quota.covers(target.backend):
                         yield quota, (quota.index, target.backend), (target,)
             elif plan.targets:
                 yield quota, (quota.index, quota.key(request, "")), plan.targets
@@ -167,16 +167,12 @@ class Ledger:
         return book
 
 
-def _covers(quota: Quota, backend: str) -> bool:
-    return quota.backends is None or backend in quota.backends
-
-
 def _needs(quota: Quota, request: Request, targets: Sequence[Target]) -> list[float]:
     tokens = request.tokens_in + request.tokens_out
     return [
         quota.amount(tokens, cost_usd(target, request.tokens_in, request.tokens_out))
         for target in targets
-        if _covers(quota, target.backend)
+        if quota.covers(target.backend)
     ]
 
 
@@ -190,7 +186,7 @@ def _reservations(quota: Quota, decision: Decision, request: Request) -> dict[st
         return quota.amount(tokens, candidate.estimate.cost_usd)
 
     for candidate in decision.attempts:
-        if _covers(quota, candidate.target.backend):
+        if quota.covers(candidate.target.backend):
             found.setdefault(quota.key(request, candidate.target.backend), []).append(amount(candidate))
     answers = 1 if decision.strategy is None else 2
     return {key: sum(sorted(amounts)[-answers:]) for key, amounts in found.items()}

@@ -22,6 +22,7 @@ from policies.types import Request, Snapshot, Target
 MOST_KEPT = 512
 _ENOUGH = 30
 """Answers from which it can be told what size and load do."""
+_DRAWN = 8
 _LEAST_SPREAD = 0.01
 """Variance of loads, and of sizes as shares of their mean, that says something."""
 
@@ -72,10 +73,20 @@ class History:
         """What an answer of such a size takes at such a load: as `own` took, or else one that the lot draws."""
         if self._line is None or self._new > len(self._kept) // 16:
             self._line, self._new = _Line.through(self._kept), 0
-        line, sample = self._line, own or self._kept[lot % len(self._kept)]
+        line = self._line
+        sample = own or self._near(line, line.at(size, load), lot)
         then = line.at(sample.size, sample.load)
         first = sample.ms if sample.first is None else sample.first
         return Took(sample.ms * line.at(size, load) / then, first * line.at(sample.size, load) / then)
+
+    def _near(self, line: _Line, wanted: float, lot: int) -> Sample:
+        """Of some that the lot draws the one of which most nearly as much is expected: the less is to be put right, the
+        less it matters that no backend is a line."""
+        drawn = []
+        for _ in range(_DRAWN):
+            lot = (lot * 6364136223846793005 + 1442695040888963407) % 2**64
+            drawn.append(self._kept[(lot >> 32) % len(self._kept)])
+        return min(drawn, key=lambda sample: abs(line.at(sample.size, sample.load) - wanted))
 
 
 class _Line(NamedTuple):
@@ -116,7 +127,8 @@ class _Line(NamedTuple):
             if sized and loaded:
                 return cls._of(mean, mean_size, mean_load, size_slope, load_slope)
         size_slope = max(with_size / sizes, 0.0) if sized else 0.0
-        load_slope = max(with_load / loads, 0.0) if loaded else 0.0
+        # Where the two went together, it is one effect: not both.
+        load_slope = max(with_load / loads, 0.0) if loaded and not size_slope else 0.0
         if not enough or loads / count <= _LEAST_SPREAD:
             load_slope = mean / (1 + mean_load)
         return cls._of(mean, mean_size, mean_load, size_slope, load_slope)
@@ -128,25 +140,27 @@ class _Line(NamedTuple):
 
 @dataclass(slots=True)
 class Paces:
-    """What is known of all backends."""
+    """What is known of all backends, from the requests so far; and where that is little, from those ahead."""
 
     known: dict[tuple[str, str, bool], History] = field(default_factory=dict)  # by backend, model, whether streamed
     tokens: dict[str, deque[int]] = field(default_factory=dict)  # by model, of the latest answers
+    ahead: Paces | None = None
     sized_others: int = 0  # requests that got the tokens of others
 
     def add(self, arrival: Arrival) -> None:
         answered, sample = arrival.answered, _sample(arrival)
-        if answered is not None and sample is not None:
-            key = answered.target.backend, answered.target.model, sample.first is not None
-            self.known.setdefault(key, History()).add(sample)
-        if answered is not None and arrival.tokens is not None:
-            kept = self.tokens.setdefault(arrival.request.model, deque(maxlen=MOST_KEPT))
-            kept.append(arrival.tokens[1])
+        if answered is None or sample is None:
+            return
+        key = answered.target.backend, answered.target.model, sample.first is not None
+        self.known.setdefault(key, History()).add(sample)
+        if arrival.tokens is not None:
+            self.tokens.setdefault(arrival.request.model, deque(maxlen=MOST_KEPT)).append(arrival.tokens[1])
 
     def sized(self, arrival: Arrival, seed: int) -> Arrival:
         """One that nobody answered gets an answer of as many tokens as some other request for the model, within the
         limit of its own: the limit itself would be far too much."""
-        kept, request = self.tokens.get(arrival.request.model), arrival.request
+        request = arrival.request
+        kept = self.tokens.get(request.model) or (self.ahead.tokens.get(request.model) if self.ahead else None)
         if arrival.tokens is not None or not kept:
             return arrival
         self.sized_others += 1
@@ -156,12 +170,11 @@ class Paces:
     def of(
         self, target: Target, arrival: Arrival, request: Request, snapshot: Snapshot, seed: int
     ) -> tuple[Took, bool]:
-        """(what an answer of this target to the arrival takes, whether answers were measured there). A stream takes
-        what streams do, as far as there were any."""
-        found = [
-            self.known.get((target.backend, target.model, stream)) for stream in (request.stream, not request.stream)
-        ]
-        history = found[0] or found[1]
+        """(what an answer of this target to the arrival takes, whether answers were measured there)."""
+        history = self._history(target, request.stream)
+        if self.ahead is not None and (history is None or len(history) < _ENOUGH):
+            later = self.ahead._history(target, request.stream)
+            history = later if later is not None and len(later) > len(history or ()) else history
         if history is None:
             return _expected(target, arrival, request, snapshot), False
         answered, own = arrival.answered, None
@@ -169,6 +182,11 @@ class Paces:
             own = _sample(arrival)
         lot = draw(seed, request.id, f"pace {target.backend}")
         return history.took(size_of(arrival, request), load_of(target, snapshot), lot, own), True
+
+    def _history(self, target: Target, stream: bool) -> History | None:
+        """Of streams for a stream, as far as there were any."""
+        alike, other = (self.known.get((target.backend, target.model, one)) for one in (stream, not stream))
+        return alike or other
 
 
 def _sample(arrival: Arrival) -> Sample | None:

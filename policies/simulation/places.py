@@ -7,7 +7,8 @@ from heapq import heappop, heappush, heapreplace
 
 
 class Places:
-    """Of all backends of a fleet. Moments are seconds since 1970, and never go back."""
+    """Of all backends of a fleet. Moments are seconds since 1970. Who is to be served later counts from when that is
+    known."""
 
     def __init__(self, capacities: Sequence[int]) -> None:
         self._capacities = capacities
@@ -34,5 +35,9 @@ class Places:
             heappush(free_at, end)
         else:
             heapreplace(free_at, end)
+        self.wait(backend, end)
+
+    def wait(self, backend: int, end: float) -> None:
+        """One more is there until `end`; it needs no place."""
         heappush(self._ends, (end, backend))
         self._in_flight[backend] += 1

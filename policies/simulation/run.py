@@ -18,7 +18,7 @@ from policies.simulation.places import Places
 from policies.simulation.spending import Spending
 from policies.simulation.traffic import Arrival
 from policies.simulation.translation import Translation
-from policies.types import Decision, Request, Snapshot, Target, Value
+from policies.types import Decision, RefusalCode, Request, Snapshot, Target, Value
 
 
 class Ended(Value, frozen=True, gc=False):
@@ -58,6 +58,7 @@ class _Served(NamedTuple):
     ttft_ms: float
     charge: Charge
     measured: bool
+    given_up: bool  # it would have come too late
 
 
 @dataclass(slots=True)
@@ -86,18 +87,22 @@ class Simulation:
         request = translation.request(arrival)
         self._spending.begin(arrival.at)
         if not arrival.snapshot.ledger_lost:
-            self._spending.know(request, self.policy, dict(translation.spent(arrival)))
+            amounts = dict(translation.spent(arrival))
+            self._spending.know(request, self.policy, amounts, arrival.snapshot.now)
         in_flight = self._places.in_flight(arrival.at)
         snapshot = translation.snapshot(arrival, in_flight, self._spending.used)
         decision = decide(request, snapshot, self.policy, arrival.seed)
+        if translation.turned_away(arrival):
+            return Ended(request, decision, REFUSED[RefusalCode.POLICY_NO_BACKEND], 0.0)
         if decision.refusal is not None:
             return Ended(request, decision, REFUSED[decision.refusal.code], 0.0)
         self._spending.admit(decision, request)
         case = _Case(arrival, request, snapshot, decision)
         ended, copied = self._tried(case), decision.shadow
-        if copied is None or self._places.begins(copied.target.backend_index, arrival.at) > arrival.at:
+        if copied is None:
             return ended
-        copy = self._served(case, copied.target, arrival.at, purpose="copy")
+        begin = self._places.begins(copied.target.backend_index, arrival.at)
+        copy = self._served(case, copied.target, begin, purpose="copy")
         return replace(ended, charges=(*ended.charges, copy.charge), reached=(*ended.reached, copied.target))
 
     def _tried(self, case: _Case) -> Ended:
@@ -105,35 +110,36 @@ class Simulation:
         that were not."""
         arrival, request, decision = case.arrival, case.request, case.decision
         so_far, failed, judged = _Attempts(arrival.at), dict(arrival.failed), dict(arrival.judged)
-        latest_ms = math.inf if request.deadline_ms is None else request.deadline_ms
-        unsure: _Served | None = None
+        latest_ms = min(request.deadline_ms or math.inf, arrival.time_ms or math.inf)
+        best: _Served | None = None
         left = list(decision.attempts)
-        while left:
+        while left and (best is None or not self._sure(decision, judged.get(best.target.backend))):
             target = left.pop(0).target
+            if best is not None and target.quality <= best.target.quality:
+                continue
             begin = self._places.begins(target.backend_index, so_far.at)
             waited_ms = (begin - arrival.at) * 1000
-            if waited_ms >= latest_ms:
-                break
+            if waited_ms >= latest_ms:  # its turn would come too late
+                continue
             so_far.reached.append(target)
             if target.backend in failed:
                 so_far.at = begin + failed[target.backend] / 1000
                 self._places.take(target.backend_index, begin, so_far.at)
+                if target.backend == arrival.broke and not decision.resume:
+                    return self._ended(case, so_far, "stream_broken", (so_far.at - arrival.at) * 1000)
                 continue
             served = self._served(case, target, begin, waited_ms, latest_ms)
             so_far.charges.append(served.charge)
-            if served.charge.purpose != "answer":  # it came too late
+            if served.given_up:
                 break
-            so_far.at = begin + served.ms / 1000
-            unsure = served
-            if self._sure(decision, judged.get(target.backend)):
-                break
-            left = [one for one in left if one.target.quality > target.quality]
-        else:
-            if unsure is None:
-                return self._ended(case, so_far, "upstream_error", (so_far.at - arrival.at) * 1000)
-        if unsure is None:
+            so_far.at, best = begin + served.ms / 1000, served
+        if best is not None:
+            return self._answered(case, so_far, best)
+        if not so_far.reached or (so_far.at - arrival.at) * 1000 >= latest_ms or so_far.charges:
+            if not so_far.reached:
+                self._places.wait(decision.attempts[0].target.backend_index, arrival.at + latest_ms / 1000)
             return self._ended(case, so_far, "deadline", latest_ms)
-        return self._answered(case, so_far, unsure)
+        return self._ended(case, so_far, "upstream_error", (so_far.at - arrival.at) * 1000)
 
     def _sure(self, decision: Decision, confidence: float | None) -> bool:
         """Whether an answer is not judged, or sure enough: as far as is known, that is."""
@@ -174,15 +180,16 @@ class Simulation:
         arrival, request, snapshot = case.arrival, case.request, case.snapshot
         took, measured = self._paces.of(target, arrival, request, snapshot, self._seed)
         ms, ttft_ms, within_ms = took.ms, min(took.ms, took.first), latest_ms - waited_ms
-        if (ttft_ms if request.stream else ms) > within_ms:
-            ms, purpose = within_ms, "unused"
+        tokens, counted = arrival.tokens or (request.tokens_in, request.tokens_out), arrival.tokens is not None
+        given_up = (ttft_ms if request.stream else ms) > within_ms
+        if given_up:
+            ms, purpose, tokens, counted = within_ms, "unused", (tokens[0], 0), False
         self._places.take(target.backend_index, begin, begin + ms / 1000)
-        tokens = arrival.tokens or (request.tokens_in, request.tokens_out)
-        estimated = sum(tokens) > 0 and (arrival.estimated or arrival.tokens is None)
+        estimated = sum(tokens) > 0 and (arrival.estimated or not counted)
         intensity = snapshot.g_per_kwh[target.backend_index] if snapshot.g_per_kwh else None
         made = charge(target, purpose, *tokens, estimated, ms / 1000, intensity)
         self._spending.charge(case.decision, request, target, sum(tokens), made.usd)
-        return _Served(target, waited_ms, ms, ttft_ms, made, measured)
+        return _Served(target, waited_ms, ms, ttft_ms, made, measured, given_up)
 
     def _translation(self, was: CompiledPolicy) -> Translation:
         found = self._translations.get(was.digest)

@@ -20,7 +20,7 @@ class Spending:
 
     @property
     def used(self) -> Mapping[tuple[int, str], float]:
-        """As a snapshot has it."""
+        """As a snapshot has it, for one decision: it goes on changing."""
         return self._used
 
     def begin(self, now: float) -> None:
@@ -31,14 +31,17 @@ class Spending:
                 for at in [at for at in self._used if at[0] == quota.index]:
                     del self._used[at]
 
-    def know(self, request: Request, policy: CompiledPolicy, amounts: Mapping[tuple[int, str], float]) -> None:
-        """What had been used when the first request came that counts against it in its period; what came after it, the
-        simulation counts itself."""
+    def know(
+        self, request: Request, policy: CompiledPolicy, amounts: Mapping[tuple[int, str], float], then: float
+    ) -> None:
+        """What had been used `then`, when the first request came that counts against it in its period; what came after
+        it, the simulation counts itself."""
         for quota in policy.plan(request).quotas:
+            known = then < self._ends[quota.index] and period_end(quota.per, then) == self._ends[quota.index]
             for name in policy.backend_names if quota.each == "backend" else ("",):
                 at = quota.index, quota.key(request, name)
                 if at not in self._used:
-                    self._used[at] = amounts.get(at, 0.0)
+                    self._used[at] = amounts.get(at, 0.0) if known else 0.0
 
     def admit(self, decision: Decision, request: Request) -> None:
         for index in decision.quotas:
@@ -48,7 +51,7 @@ class Spending:
     def charge(self, decision: Decision, request: Request, target: Target, tokens: int, usd: float) -> None:
         for index in decision.quotas:
             quota = self._quotas[index]
-            if quota.unit != "requests" and (quota.backends is None or target.backend in quota.backends):
+            if quota.unit != "requests" and quota.covers(target.backend):
                 self._add(index, quota.key(request, target.backend), quota.amount(tokens, usd))
 
     def _add(self, index: int, key: str, amount: float) -> None:

@@ -25,6 +25,8 @@ class Arrival(Value, frozen=True, gc=False):
     snapshot: Snapshot
     answered: Answered | None = None
     failed: tuple[tuple[str, float], ...] = ()  # (backend, after how many ms)
+    broke: str = ""  # the backend whose stream broke when some of it had been sent on
+    time_ms: float | None = None  # after which it was given up, where it was, whoever said how long it has
     judged: tuple[tuple[str, float], ...] = ()  # (backend, how sure its answer was), as far as a cascade has asked
     seed: int = 0  # of the draws that break ties
     tokens: tuple[int, int] | None = None  # that the request and its answer had; None: not known

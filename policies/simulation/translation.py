@@ -20,6 +20,13 @@ T = TypeVar("T")
 
 _NOT_FOUND_IN_IT = ("floor", "tenant", "declassified")
 """What raises or lowers a label by the policy's own account, and so is worked out anew."""
+_UNMASKED = ("header", "unscannable", "stated")
+"""What is no finding, so that nothing of it can be masked."""
+
+
+def _is_doubt(source: str) -> bool:
+    """Whether the label is the highest because nobody could tell."""
+    return source == "unreadable" or source.endswith(":failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +63,20 @@ class Translation:
         was, policy, ranks = arrival.request, self.now, self.ranks
         if self.same:
             return was
+        before, tenant = self.was.tenant(was.tenant), policy.tenant(was.tenant)
         request = replace(
             was,
+            usage=tenant.usage_default if was.usage == before.usage_default else was.usage,
             headers={name: value for name, value in was.headers.items() if name in policy.headers},
             labels={name: value for name, value in was.labels.items() if name in policy.label_names},
         )
-        tenant = policy.tenant(request.tenant)
         raised = dict.fromkeys(arrival.label.raised_by)
-        found = [(source, ranks[rank]) for source, rank in raised if source not in _NOT_FOUND_IN_IT]
+        top = len(policy.levels) - 1
+        found = [
+            (source, top if _is_doubt(source) else ranks[rank])
+            for source, rank in raised
+            if source not in _NOT_FOUND_IN_IT
+        ]
         floor = max(policy.floor(request, arrival.at), tenant.floor)
         label = Label(
             max(floor, *(rank for _, rank in found)) if found else floor,
@@ -76,14 +89,19 @@ class Translation:
         return request.labelled(label.rank, self._masked(arrival, floor, label))
 
     def _masked(self, arrival: Arrival, floor: int, label: Label) -> int | None:
-        """The label of what masking leaves: above the old floors only what it left decides."""
+        """The label of what masking leaves. How much of it was an old floor's doing is not known, so it stays; what
+        masking cannot remove holds as well."""
         masked = arrival.request.masked_label
         if masked is None:
             return None
-        floors = [rank for source, rank in arrival.label.raised_by if source in _NOT_FOUND_IN_IT[:2]]
-        left = self.ranks[masked] if masked > max(floors, default=0) else 0
-        header = [rank for source, rank in label.raised_by if source == "header"]
-        return max(floor, left, *header)
+        firm = [rank for source, rank in label.raised_by if source in _UNMASKED or _is_doubt(source)]
+        return max(floor, self.ranks[masked], *firm)
+
+    def turned_away(self, arrival: Arrival) -> bool:
+        """Whether it asked for what its tenant may not ask for any more."""
+        lowered = any(source == "declassified" for source, _ in arrival.label.raised_by)
+        tenant = self.now.tenant(arrival.request.tenant)
+        return lowered and tenant.known and not tenant.may_declassify
 
     def spent(self, arrival: Arrival) -> Iterator[tuple[tuple[int, str], float]]:
         """What quotas that are still there had used when the request came."""
@@ -105,6 +123,7 @@ class Translation:
             arrival.at,
             spent,
             _moved(then.growth, by_target, None) if then.growth else (),
+            back_in_s=_moved(then.back_in_s, by_backend, 0.0) if then.back_in_s else (),
             g_per_kwh=self.now.g_per_kwh(arrival.at),
         )
 

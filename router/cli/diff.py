@@ -20,8 +20,8 @@ from policies.grid import MONDAY_NOON, Probe, probes
 from policies.schema import RequestFacts
 from policies.source import parse
 from policies.validate import validate_as
-from router.cli.files import text_of
 from router.configuration import policy_from
+from router.files import text_of
 
 MOST_PROBES = 20_000
 _SHOWN = 20

@@ -20,9 +20,9 @@ from policies.schema import HttpRequest, RequestFacts
 from policies.source import Document, parse
 from policies.types import Request, Snapshot
 from policies.validate import validate_as
-from router.cli.files import text_of
 from router.configuration import policy_from
 from router.errors import ApiError, bad_request
+from router.files import text_of
 from router.requests import from_http
 from router.settings import Settings
 

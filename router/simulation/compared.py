@@ -15,6 +15,7 @@ from policies.simulation.moves import Moves
 from policies.simulation.paces import Paces
 from policies.simulation.run import Ended, Simulation
 from policies.simulation.traffic import Arrival
+from router.decisionlog.record import Outcome
 from router.report.summary import Report, summed_up
 from router.report.tally import Tally
 from router.simulation.ordered import ordered
@@ -32,6 +33,9 @@ class Run:
     def take(self, arrival: Arrival) -> Ended:
         ended = self.simulation.arrive(arrival)
         self.tally.add(_as_record(arrival, ended, self.simulation.policy))
+        copies = [charge for charge in ended.charges if charge.purpose == "copy"]
+        if copies:
+            self.tally.add({"event": "copy", "at": arrival.at, "charges": msgspec.to_builtins(copies)})
         if not ended.measured and ended.target is not None:
             self.unmeasured[ended.target.backend, ended.target.model] += 1
         refusal = ended.decision.refusal
@@ -81,19 +85,25 @@ class Comparison:
 
 
 def _as_record(arrival: Arrival, ended: Ended, policy: CompiledPolicy) -> dict[str, Any]:
-    """As far as a tally reads records."""
+    """As far as a tally reads records; without what copies cost."""
     request, decision, target = ended.request, ended.decision, ended.target
-    outcome = {
-        "outcome": ended.outcome, "ms": ended.ms, "backend": None if target is None else target.backend,
-        "charges": msgspec.to_builtins(ended.charges), "slo_met": ended.slo_met,
-    }  # fmt: skip
-    if ended.baseline_usd is not None:
-        outcome["baseline_usd"] = ended.baseline_usd
-    labels = {"label": policy.levels[decision.label], "sent_label": policy.levels[decision.sent_label]}
+    outcome = Outcome(
+        ended.outcome,
+        len(ended.reached),
+        ended.ms,
+        None if target is None else target.backend,
+        charges=[charge for charge in ended.charges if charge.purpose != "copy"],
+        baseline_usd=ended.baseline_usd,
+        slo_met=ended.slo_met,
+    )
     return {
         "id": request.id,
         "at": arrival.at,
         "request": {"tenant": request.tenant, "model": request.model},
-        "decision": {"rule": decision.rule, **labels},
-        "outcome": outcome,
+        "decision": {
+            "rule": decision.rule,
+            "label": policy.levels[decision.label],
+            "sent_label": policy.levels[decision.sent_label],
+        },
+        "outcome": msgspec.to_builtins(outcome),
     }

@@ -14,6 +14,7 @@ import msgspec
 from policies.accounts import Charge
 from policies.compile import CompiledPolicy
 from policies.simulation.traffic import Answered, Arrival
+from policies.types import Snapshot
 from router.decisionlog.chain import Verification
 from router.decisionlog.files import chains, lines
 from router.decisionlog.record import UNKNOWN_MODEL, Outcome, situation
@@ -124,11 +125,13 @@ def _sound(record: Mapping[str, Any], outcome: Outcome, policy: CompiledPolicy) 
         label,
         snapshot,
         None if answer is None else _answered(outcome, answer, policy),
-        tuple(_failures(outcome, record["decision"].get("attempts"))),
-        tuple(_judged(outcome)),
-        record.get("seed", 0),
-        tokens,
-        answer is not None and answer.estimated,
+        failed=tuple(_failures(outcome, record["decision"].get("attempts"), _full(snapshot, policy))),
+        broke=(outcome.backend or "") if outcome.outcome == "stream_broken" else "",
+        time_ms=outcome.ms if outcome.outcome == "deadline" else None,
+        judged=tuple(_judged(outcome)),
+        seed=record.get("seed", 0),
+        tokens=tokens,
+        estimated=answer is not None and answer.estimated,
     )
 
 
@@ -144,15 +147,27 @@ def _answered(outcome: Outcome, answer: Charge, policy: CompiledPolicy) -> Answe
     return Answered(target, ms, None if first is None else min(max(first - (outcome.ms - ms), 0.001), ms))
 
 
-def _failures(outcome: Outcome, attempts: Sequence[tuple[str, float]] | None) -> Iterator[tuple[str, float]]:
-    """The backends that were tried and have not answered."""
+def _full(snapshot: Snapshot, policy: CompiledPolicy) -> frozenset[str]:
+    """The backends that had no place when the request came."""
+    targets = policy.targets
+    return frozenset(one.backend for one in targets if snapshot.in_flight[one.backend_index] >= one.max_in_flight)
+
+
+def _failures(
+    outcome: Outcome, attempts: Sequence[tuple[str, float]] | None, full: frozenset[str]
+) -> Iterator[tuple[str, float]]:
+    """The backends that were tried and have not answered. One that was full took too long for that: how full it is, and
+    how long that takes, is simulated."""
     if outcome.steps is None:
-        if outcome.outcome in _LOST and outcome.attempts and attempts:
+        lost = outcome.outcome in _LOST and outcome.attempts and attempts
+        if lost and attempts and not (outcome.outcome == "deadline" and attempts[0][0] in full):
             yield attempts[0][0], outcome.ms
         return
     answered = {step["backend"] for step in outcome.steps if step["outcome"] == "ok"}
-    failed = {step["backend"]: step["ms"] for step in outcome.steps if step["outcome"] in _FAILED}
-    yield from ((backend, ms) for backend, ms in failed.items() if backend not in answered)
+    failed = {step["backend"]: step for step in outcome.steps if step["outcome"] in _FAILED}
+    for backend, step in failed.items():
+        if backend not in answered and not (step["outcome"] == "timeout" and backend in full):
+            yield backend, step["ms"]
 
 
 def _judged(outcome: Outcome) -> Iterator[tuple[str, float]]:

@@ -19,24 +19,29 @@ _SPREAD_S = 5.0
 
 
 def ordered(chains: Iterable[Iterable[Arrival]], paces: Paces, load: float = 1.0, seed: int = 0) -> Iterator[Arrival]:
-    """Of all chains together, each request `load` times on average, which is told by its id and the seed."""
-    return heapq.merge(*(_of_one(chain, paces, load, seed) for chain in chains), key=lambda arrival: arrival.at)
+    """Of all chains together, each request `load` times on average, which is told by its id and the seed. `paces`
+    learns from each as it comes, and looks ahead where it knows little."""
+    paces.ahead = Paces()
+    merged = heapq.merge(*(_of_one(chain, paces.ahead, load, seed) for chain in chains), key=lambda arrival: arrival.at)
+    for arrival in merged:
+        paces.add(arrival)
+        yield paces.sized(arrival, seed)
 
 
-def _of_one(chain: Iterable[Arrival], paces: Paces, load: float, seed: int) -> Iterator[Arrival]:
+def _of_one(chain: Iterable[Arrival], ahead: Paces, load: float, seed: int) -> Iterator[Arrival]:
     waiting: list[tuple[float, int, Arrival]] = []
     newest = given = 0.0
     numbers = itertools.count()  # no two are alike, so that no two arrivals are compared
     for read in chain:
-        paces.add(read)
+        ahead.add(read)
         for arrival in _repeated(read, load, seed):
             heapq.heappush(waiting, (arrival.at, next(numbers), arrival))
         newest = max(newest, read.at)
         while waiting and waiting[0][0] < newest - LOOK_AHEAD_S:
             given = max(given, waiting[0][0])
-            yield paces.sized(_not_before(heapq.heappop(waiting)[2], given), seed)
+            yield _not_before(heapq.heappop(waiting)[2], given)
     while waiting:
-        yield paces.sized(heapq.heappop(waiting)[2], seed)
+        yield heapq.heappop(waiting)[2]
 
 
 def _not_before(arrival: Arrival, at: float) -> Arrival:

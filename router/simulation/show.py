@@ -15,17 +15,24 @@ from router.simulation.compared import Comparison
 
 _MOST = 20
 
-Figure = tuple[str, Callable[[Report], float | None], Callable[[float | None], str]]
+Write = Callable[[float | None], str]
+Figure = tuple[str, Callable[[Report], float | None], Write]
 """Its name, where it stands, and how it is written."""
 
 
-def _amount_of(write: Callable[[float], str]) -> Callable[[float | None], str]:
+def _amount_of(write: Callable[[float], str]) -> Write:
     return lambda value: "–" if value is None else write(value)
 
 
 _COUNT, _GRAMS = _amount_of(count), _amount_of(grams)
+
+
+def _met(value: float | None) -> str:
+    return share(value, 2)
+
+
 _FIGURES: Sequence[Figure] = (
-    ("met their objective", lambda r: r.total.slo_attained, lambda value: share(value, 2)),
+    ("met their objective", lambda r: r.total.slo_attained, _met),
     ("p50 ms", lambda r: r.total.p50_ms, amount),
     ("p95 ms", lambda r: r.total.p95_ms, amount),
     ("cost", lambda r: r.total.usd, usd),
@@ -63,7 +70,7 @@ def _figures(reports: Mapping[str, Report], compared: bool) -> Table:
         column.justify = "right"
     found = list(reports.values())
 
-    def row(name: str, values: Sequence[float | None], write: Callable[[float | None], str]) -> None:
+    def row(name: str, values: Sequence[float | None], write: Write) -> None:
         table.add_row(name, *map(write, values), *([_change(values[-2], values[-1], write)] if compared else []))
 
     for outcome in dict.fromkeys(name for report in found for name in report.outcomes):
@@ -81,14 +88,14 @@ def _figures(reports: Mapping[str, Report], compared: bool) -> Table:
     return table
 
 
-def _change(old: float | None, new: float | None, write: Callable[[float | None], str]) -> str:
+def _change(old: float | None, new: float | None, write: Write) -> str:
     """Nothing where it is less than what rounding makes of it."""
     if old is None or new is None:
         return "–"
     more = new - old
     if abs(more) < (0.5 if write is _COUNT else 5e-4 * abs(old)):
         return ""
-    part = f" ({100 * more / old:+.1f} %)" if old and write is not _FIGURES[0][2] else ""
+    part = f" ({100 * more / old:+.1f} %)" if old and write is not _met else ""
     return f"{'+' if more > 0 else '-'}{write(abs(more))}{part}"
 
 

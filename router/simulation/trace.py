@@ -24,7 +24,7 @@ from policies.simulation.traffic import Arrival
 from policies.source import Document
 from policies.types import Snapshot
 from policies.validate import validate_as
-from router.cli.files import text_of
+from router.files import text_of
 
 AT, GENERATED = "at", "generated"
 """When a request came, and how many tokens its answer had. All other names are facts of requests."""
