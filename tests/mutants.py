@@ -401,13 +401,29 @@ MUTANTS = (
     ),
     Mutant(
         "1 labels", "a simulation forgets what was found", "policies/simulation/translation.py",
-        "if source not in _NOT_FOUND_IN_IT]", 'if source == "header"]',
+        "            if source not in _NOT_FOUND_IN_IT\n", '            if source == "header"\n',
         "tests/policies/test_simulation.py",
     ),
     Mutant(
-        "2 clearance", "a simulation does not tell of copies that reach a cloud", "policies/simulation/moves.py",
-        "for charge in ended.charges)", "for charge in ended.charges[:1])",
+        "3 doubt", "a simulation takes a doubt for the level that was highest then",
+        "policies/simulation/translation.py",
+        "top if _is_doubt(source) else ranks[rank]", "ranks[rank]",
         "tests/policies/test_simulation.py",
+    ),
+    Mutant(
+        "2 clearance", "a simulation does not tell of copies that reach a cloud", "policies/simulation/run.py",
+        "reached=(*ended.reached, copied.target))", "reached=ended.reached)",
+        "tests/policies/test_simulation.py",
+    ),
+    Mutant(
+        "2 clearance", "a simulation takes a full fleet for a constraint", "policies/simulation/moves.py",
+        "before.reached else _allowed(before.decision, tiers)", "before.reached else 0",
+        "tests/policies/test_simulation.py",
+    ),
+    Mutant(
+        "5 tools", "a simulation believes a record that no router has written", "router/simulation/logged.py",
+        "        if not 0 <= amount < _MOST:", "        if False:",
+        "tests/router/test_simulate.py",
     ),
 )  # fmt: skip
 

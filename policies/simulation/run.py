@@ -135,11 +135,13 @@ class Simulation:
             so_far.at, best = begin + served.ms / 1000, served
         if best is not None:
             return self._answered(case, so_far, best)
-        if not so_far.reached or (so_far.at - arrival.at) * 1000 >= latest_ms or so_far.charges:
-            if not so_far.reached:
-                self._places.wait(decision.attempts[0].target.backend_index, arrival.at + latest_ms / 1000)
+        if not so_far.reached:  # it waited in vain for the first
+            self._places.wait(decision.attempts[0].target.backend_index, arrival.at + latest_ms / 1000)
             return self._ended(case, so_far, "deadline", latest_ms)
-        return self._ended(case, so_far, "upstream_error", (so_far.at - arrival.at) * 1000)
+        took_ms = (so_far.at - arrival.at) * 1000
+        if so_far.charges or took_ms >= latest_ms:  # an answer was given up, or no time is left for another attempt
+            return self._ended(case, so_far, "deadline", latest_ms)
+        return self._ended(case, so_far, "upstream_error", took_ms)
 
     def _sure(self, decision: Decision, confidence: float | None) -> bool:
         """Whether an answer is not judged, or sure enough: as far as is known, that is."""
