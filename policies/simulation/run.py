@@ -113,7 +113,7 @@ class Simulation:
         latest_ms = min(request.deadline_ms or math.inf, arrival.time_ms or math.inf)
         best: _Served | None = None
         left = list(decision.attempts)
-        while left and (best is None or not self._sure(decision, judged.get(best.target.backend))):
+        while left and (best is None or not _sure(decision, judged.get(best.target.backend))):
             target = left.pop(0).target
             if best is not None and target.quality <= best.target.quality:
                 continue
@@ -126,7 +126,7 @@ class Simulation:
                 so_far.at = begin + failed[target.backend] / 1000
                 self._places.take(target.backend_index, begin, so_far.at)
                 if target.backend == arrival.broke and not decision.resume:
-                    return self._ended(case, so_far, "stream_broken", (so_far.at - arrival.at) * 1000)
+                    return _ended(case, so_far, "stream_broken", (so_far.at - arrival.at) * 1000)
                 continue
             served = self._served(case, target, begin, waited_ms, latest_ms)
             so_far.charges.append(served.charge)
@@ -134,40 +134,14 @@ class Simulation:
                 break
             so_far.at, best = begin + served.ms / 1000, served
         if best is not None:
-            return self._answered(case, so_far, best)
+            return _answered(case, so_far, best)
         if not so_far.reached:  # it waited in vain for the first
             self._places.wait(decision.attempts[0].target.backend_index, arrival.at + latest_ms / 1000)
-            return self._ended(case, so_far, "deadline", latest_ms)
+            return _ended(case, so_far, "deadline", latest_ms)
         took_ms = (so_far.at - arrival.at) * 1000
         if so_far.charges or took_ms >= latest_ms:  # an answer was given up, or no time is left for another attempt
-            return self._ended(case, so_far, "deadline", latest_ms)
-        return self._ended(case, so_far, "upstream_error", took_ms)
-
-    def _sure(self, decision: Decision, confidence: float | None) -> bool:
-        """Whether an answer is not judged, or sure enough: as far as is known, that is."""
-        cascade = None if decision.strategy is None else decision.strategy.cascade
-        return cascade is None or confidence is None or confidence >= cascade.escalate_below_confidence
-
-    def _ended(self, case: _Case, so_far: _Attempts, outcome: str, ms: float) -> Ended:
-        reached = tuple(so_far.reached)
-        return Ended(case.request, case.decision, outcome, ms, charges=tuple(so_far.charges), reached=reached)
-
-    def _answered(self, case: _Case, so_far: _Attempts, by: _Served) -> Ended:
-        """The last good answer is used; what was paid for others is not."""
-        used = by.charge
-        charges = [one if one is used else replace(one, purpose="unused") for one in so_far.charges]
-        return Ended(
-            case.request,
-            case.decision,
-            "ok",
-            by.waited_ms + by.ms,
-            by.target,
-            by.waited_ms + by.ttft_ms if case.request.stream else None,
-            tuple(charges),
-            tuple(so_far.reached),
-            baseline_usd(case.decision.baselines, used.tokens_in, used.tokens_out, case.snapshot),
-            by.measured,
-        )
+            return _ended(case, so_far, "deadline", latest_ms)
+        return _ended(case, so_far, "upstream_error", took_ms)
 
     def _served(
         self,
@@ -198,3 +172,32 @@ class Simulation:
         if found is None:
             found = self._translations[was.digest] = Translation.between(was, self.policy)
         return found
+
+
+def _sure(decision: Decision, confidence: float | None) -> bool:
+    """Whether an answer is not judged, or sure enough: as far as is known, that is."""
+    cascade = None if decision.strategy is None else decision.strategy.cascade
+    return cascade is None or confidence is None or confidence >= cascade.escalate_below_confidence
+
+
+def _ended(case: _Case, so_far: _Attempts, outcome: str, ms: float) -> Ended:
+    reached = tuple(so_far.reached)
+    return Ended(case.request, case.decision, outcome, ms, charges=tuple(so_far.charges), reached=reached)
+
+
+def _answered(case: _Case, so_far: _Attempts, by: _Served) -> Ended:
+    """The last good answer is used; what was paid for others is not."""
+    used = by.charge
+    charges = [one if one is used else replace(one, purpose="unused") for one in so_far.charges]
+    return Ended(
+        case.request,
+        case.decision,
+        "ok",
+        by.waited_ms + by.ms,
+        by.target,
+        by.waited_ms + by.ttft_ms if case.request.stream else None,
+        tuple(charges),
+        tuple(so_far.reached),
+        baseline_usd(case.decision.baselines, used.tokens_in, used.tokens_out, case.snapshot),
+        by.measured,
+    )
