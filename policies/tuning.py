@@ -6,22 +6,23 @@ import dataclasses
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from policies.compile import CompiledPolicy
-from policies.outcomes import SERVICE_FAULTS
+from policies.diff import NOWHERE
 from policies.schema import Objective
 from policies.scorers import compile_objective
+from policies.simulation.moves import least_trusted
 from policies.simulation.paces import Paces
-from policies.simulation.run import Simulation
+from policies.simulation.run import Ended, Simulation
 from policies.simulation.traffic import Arrival
 
 Weights = tuple[tuple[str, float], ...]
 """(term of the objective, its share), in the order of the terms. The shares sum to 1."""
 
-_COARSE = 4
+_COARSE = (4, 3, 2)
 """Parts in which shares are tried first."""
-_FINER = (8, 16, 32)
+_FINER = (4, 8, 16, 32)
 
 
 _ROUNDING = 1e-9
@@ -31,12 +32,12 @@ _WORTH = 0.005
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """What came of some weights, over the requests that the rule decides. None where nothing is known."""
+    """What came of some weights, over the requests that the rule decides; `others` over all other requests. None where
+    nothing is known."""
 
     weights: Weights
     requests: int
     answered: int
-    faults: int  # requests that the service did not answer
     met: float | None  # share of the requests that met their objective, of those that were for the service to answer
     quality: float  # mean of the answering models', as the fleet states it
     mean_ms: float | None
@@ -44,6 +45,18 @@ class Tried:
     usd: float
     carbon_g: float
     tiers: Mapping[str, int]  # answers
+    others_unanswered: int = 0
+    others_met: float | None = None
+    unmeasured: int = 0  # answers that take what the fleet expects
+    trust: bytes = field(default=b"", repr=False, compare=False)  # of the least trusted tier that each request reached
+
+    @property
+    def unanswered(self) -> int:
+        return self.requests - self.answered
+
+    def less_trusted(self, now: Tried) -> int:
+        """Requests that reach a less trusted tier than they do `now`."""
+        return sum(mine < theirs < NOWHERE for mine, theirs in zip(self.trust, now.trust, strict=False))
 
 
 GOALS: Mapping[str, Callable[[Tried], float]] = {
@@ -57,27 +70,49 @@ GOALS: Mapping[str, Callable[[Tried], float]] = {
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """What may not be given up."""
+    """What may not be given up, of the rule's requests and of all others."""
 
     met: float
     quality: float
-    faults: int
+    unanswered: int
+    others_met: float
+    others_unanswered: int
 
     def held_by(self, tried: Tried) -> bool:
-        met = 1.0 if tried.met is None else tried.met
-        return met >= self.met - _ROUNDING and tried.quality >= self.quality - _ROUNDING and tried.faults <= self.faults
+        return (
+            _share(tried.met) >= self.met - _ROUNDING
+            and tried.quality >= self.quality - _ROUNDING
+            and tried.unanswered <= self.unanswered
+            and _share(tried.others_met) >= self.others_met - _ROUNDING
+            and tried.others_unanswered <= self.others_unanswered
+        )
 
     @classmethod
     def of(cls, now: Tried, met: float | None = None, quality: float | None = None) -> Keep:
         """What there is now, but for what is said otherwise."""
-        kept = (1.0 if now.met is None else now.met) if met is None else met
-        return cls(kept, now.quality if quality is None else quality, now.faults)
+        return cls(
+            _share(now.met) if met is None else met,
+            now.quality if quality is None else quality,
+            now.unanswered,
+            _share(now.others_met),
+            now.others_unanswered,
+        )
 
 
-def better(one: Tried, than: Tried, goal: Callable[[Tried], float], keep: Keep) -> bool:
+def _share(met: float | None) -> float:
+    return 1.0 if met is None else met
+
+
+def worth(one: Tried, now: Tried, goal: Callable[[Tried], float], keep: Keep) -> bool:
+    """Whether it is worth a change: what keeps enough where `now` does not, or makes the goal smaller by more than a
+    simulation can be off."""
+    return keep.held_by(one) and (not keep.held_by(now) or goal(one) < goal(now) * (1 - _WORTH))
+
+
+def _better(one: Tried, than: Tried, goal: Callable[[Tried], float], keep: Keep) -> bool:
     if keep.held_by(one) != keep.held_by(than):
         return keep.held_by(one)
-    return goal(one) < goal(than) * (1 - _WORTH)
+    return goal(one) < goal(than) * (1 - _ROUNDING)
 
 
 def front(found: Iterable[Tried], goal: Callable[[Tried], float]) -> list[Tried]:
@@ -85,7 +120,7 @@ def front(found: Iterable[Tried], goal: Callable[[Tried], float]) -> list[Tried]
     goals are hardly apart, the first."""
 
     def merits(one: Tried) -> tuple[float, ...]:
-        return -goal(one), 1.0 if one.met is None else one.met, one.quality, -float(one.faults)
+        return -goal(one), _share(one.met), one.quality, -float(one.unanswered)
 
     kept: list[Tried] = []
     for one in found:
@@ -133,50 +168,81 @@ def with_weights(policy: CompiledPolicy, rule: str, weights: Weights) -> Compile
 def tried(
     policy: CompiledPolicy, rule: str, weights: Weights, arrivals: Sequence[Arrival], paces: Paces, seed: int = 0
 ) -> Tried:
-    """All requests are simulated, and those that the rule decides are counted."""
+    """All requests are simulated, and those that the rule decides are counted by themselves."""
     simulation = Simulation(with_weights(policy, rule, weights), paces, seed)
-    count = answered = faults = met = judged = 0
+    mine, others = _Count(), _Count()
     quality = usd = carbon = 0.0
+    unmeasured = 0
     times: list[float] = []
     tiers: dict[str, int] = {}
+    trust = bytearray()
     for arrival in arrivals:
         ended = simulation.arrive(arrival)
+        trust.append(least_trusted(target.tier for target in ended.reached))
         if ended.decision.rule != rule:
+            others.add(ended)
             continue
-        count += 1
-        faults += ended.outcome in SERVICE_FAULTS
-        if (slo_met := ended.slo_met) is not None:
-            judged += 1
-            met += slo_met
+        mine.add(ended)
         for charge in ended.charges:
             usd += charge.usd
             carbon += charge.carbon_g
         if ended.target is not None:
-            answered += 1
+            unmeasured += not ended.measured
             quality += ended.target.quality
             times.append(ended.ms)
             tiers[ended.target.tier] = tiers.get(ended.target.tier, 0) + 1
-    times.sort()
     return Tried(
         weights,
-        count,
-        answered,
-        faults,
-        met / judged if judged else None,
-        quality / answered if answered else 0.0,
-        sum(times) / answered if answered else None,
-        times[min(int(0.95 * answered), answered - 1)] if answered else None,
+        mine.requests,
+        mine.answered,
+        mine.share,
+        quality / mine.answered if mine.answered else 0.0,
+        sum(times) / mine.answered if mine.answered else None,
+        _quantile(sorted(times), 0.95),
         usd,
         carbon,
         tiers,
+        others.requests - others.answered,
+        others.share,
+        unmeasured,
+        bytes(trust),
     )
+
+
+@dataclass(slots=True)
+class _Count:
+    requests: int = 0
+    answered: int = 0
+    judged: int = 0
+    met: int = 0
+
+    def add(self, ended: Ended) -> None:
+        self.requests += 1
+        self.answered += ended.target is not None
+        if (slo_met := ended.slo_met) is not None:
+            self.judged += 1
+            self.met += slo_met
+
+    @property
+    def share(self) -> float | None:
+        return self.met / self.judged if self.judged else None
+
+
+def _quantile(times: Sequence[float], share: float) -> float | None:
+    """Of sorted times, between two of them where it falls there."""
+    if not times:
+        return None
+    at = share * (len(times) - 1)
+    low = int(at)
+    high = min(low + 1, len(times) - 1)
+    return times[low] + (times[high] - times[low]) * (at - low)
 
 
 def search(
     start: Tried, attempt: Callable[[Weights], Tried], goal: Callable[[Tried], float], keep: Keep, most: int
 ) -> Iterator[Tried]:
-    """Everything that is tried, `start` left out, at most so many: first every coarse share, then finer and finer ones
-    around the best that keeps what is to be kept."""
+    """Everything that is tried, `start` left out, at most so many: first every coarse share (coarser where terms are
+    many, so that half of the tries are left), then finer and finer ones around the best that keeps enough."""
     names = [name for name, _ in start.weights]
     seen = {start.weights: start}
     best = start
@@ -187,16 +253,17 @@ def search(
                 seen[weights] = attempt(weights)
                 yield seen[weights]
 
-    for one in fresh(_shares(names, _COARSE)):
+    coarse = next((parts for parts in _COARSE if len(list(_shares(names, parts))) <= most / 2), 1)
+    for one in fresh(_shares(names, coarse)):
         yield one
-        best = one if better(one, best, goal, keep) else best
+        best = one if _better(one, best, goal, keep) else best
     for parts in _FINER:
         moved = True
         while moved:
             moved = False
             for one in fresh(_beside(best.weights, 1 / parts)):
                 yield one
-                if better(one, best, goal, keep):
+                if _better(one, best, goal, keep):
                     best, moved = one, True
 
 

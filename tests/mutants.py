@@ -417,7 +417,7 @@ MUTANTS = (
     ),
     Mutant(
         "2 clearance", "a simulation takes a full fleet for a constraint", "policies/simulation/moves.py",
-        "before.reached else _allowed(before.decision, tiers)", "before.reached else 0",
+        "if before.reached else _allowed(before.decision, tiers)", "if before.reached else 0",
         "tests/policies/test_simulation.py",
     ),
     Mutant(

@@ -24,11 +24,14 @@ def loses_trust(before: Ended, after: Ended, tiers: Mapping[str, str]) -> bool:
     """Whether it reaches a less trusted tier than before, also in vain or by a copy. Where it reached nobody before,
     what counts is whom policy let it go to: that the fleet was full is no protection. `tiers` are those of the
     backends before."""
-    least = _least(target.tier for target in before.reached) if before.reached else _allowed(before.decision, tiers)
-    return _least(target.tier for target in after.reached) < least
+    least = (
+        least_trusted(target.tier for target in before.reached) if before.reached else _allowed(before.decision, tiers)
+    )
+    return least_trusted(target.tier for target in after.reached) < least
 
 
-def _least(tiers: Iterable[str]) -> int:
+def least_trusted(tiers: Iterable[str]) -> int:
+    """Trust of the least trusted of them; NOWHERE of none."""
     return min((OWN_PREMISES[tier] for tier in tiers), default=NOWHERE)
 
 
@@ -36,7 +39,7 @@ def _allowed(decision: Decision, tiers: Mapping[str, str]) -> int:
     """Of the backends that nothing but the state of the fleet kept from it."""
     barred = {one.backend for one in decision.rejected if one.filter not in _FULL}
     others = {one.backend for one in decision.rejected} - barred
-    return _least([*(one.target.tier for one in decision.ranked), *(tiers[name] for name in others)])
+    return least_trusted([*(one.target.tier for one in decision.ranked), *(tiers[name] for name in others)])
 
 
 @dataclass(slots=True)

@@ -15,7 +15,8 @@ from policies.errors import ConfigurationError, did_you_mean
 from policies.simulation.paces import Paces
 from policies.simulation.run import Simulation
 from policies.simulation.traffic import Arrival
-from policies.tuning import GOALS, Keep, Tried, Weights, better, front, objective_of, search, tried, weights_of
+from policies.simulation.translation import strategies
+from policies.tuning import GOALS, Keep, Tried, Weights, front, objective_of, search, tried, weights_of, worth
 from router.cli.output import console
 from router.cli.traffic import traffic
 from router.report.show import amount, count, grams, share, usd
@@ -30,6 +31,8 @@ def run(arguments: argparse.Namespace) -> int:
         policy, paces = recorded.policy, Paces()
         rules = _with_choice(policy, arguments.rule)
         arrivals = deque(ordered(recorded.chains, paces, arguments.load, arguments.seed), maxlen=arguments.requests)
+        if not arrivals:
+            return recorded.nothing("tune")
         rule = arguments.rule or _busiest(rules, policy, arrivals, paces)
     except ConfigurationError as error:
         print(error, file=sys.stderr)
@@ -46,28 +49,46 @@ def run(arguments: argparse.Namespace) -> int:
     if not now.requests:
         return recorded.nothing("tune", f"no requests that rule {rule} decides")
     keep, goal = Keep.of(now, arguments.met, arguments.quality), GOALS[arguments.goal]
-    best, found = now, [now]
-    for one in search(now, attempt, goal, keep, arguments.tries):
-        found.append(one)
-        if keep.held_by(one) and better(one, best, goal, keep):
-            best = one
-    told = [*recorded.left_out, *recorded.broken]
+    found = list(search(now, attempt, goal, keep, arguments.tries))
+    best = min((one for one in found if worth(one, now, goal, keep)), key=goal, default=now)
+    told = [*recorded.left_out, *_not_known(policy, paces, now, best, arguments.load), *recorded.broken]
     if arguments.json:
-        print(json.dumps(_as_json(policy, rule, now, best, found, keep, told), ensure_ascii=False, indent=2))
+        print(json.dumps(_as_json(policy, rule, now, best, [now, *found], keep, told), ensure_ascii=False, indent=2))
     else:
-        _show(policy, rule, now, best, front(found, goal), len(found), keep, told)
+        _show(policy, rule, now, best, front([now, *found], goal), len(found), keep, told)
     return 1 if recorded.broken else 0
+
+
+def _not_known(policy: CompiledPolicy, paces: Paces, now: Tried, best: Tried, load: float) -> list[str]:
+    """What the figures do not say, or say with less ground."""
+    told = [f"not simulated: {one}" for one in strategies(policy)]
+    if paces.sized_others:
+        told.append(f"not known: tokens of {paces.sized_others:,} answers that were not given; they count as others")
+    if best.unmeasured:
+        told.append(f"not measured: {best.unmeasured:,} of the best's answers take as long as the fleet expects")
+    if load != 1.0:
+        told.append(f"each request comes {load:g} times on average")
+    if less := best.less_trusted(now):
+        told.append(f"LESS TRUSTED: {less:,} requests would reach a less trusted tier (`simulate` tells which)")
+    return told
 
 
 def _with_choice(policy: CompiledPolicy, named: str | None) -> list[str]:
     """The rules that have weights to choose. Raises ValueError where there is none, or the one named is none."""
     rules = [rule.name for rule in policy.source.rules]
+    split = [rule.name for rule in policy.source.rules if rule.split is not None]
+    if named in split:
+        raise ValueError(f"rule {named} shares requests out by its split, so no weights decide")
     if named is not None and named not in rules:
         raise ValueError(f"no rule '{named}'; {did_you_mean(named, rules)}")
-    found = [name for name in rules if len(weights_of(policy, name)) > 1 and named in (None, name)]
+    found = [
+        name for name in rules if name not in split and len(weights_of(policy, name)) > 1 and named in (None, name)
+    ]
     if not found:
         which = f"the objective of rule {named} has no second term" if named else "no objective has two terms"
-        raise ValueError(f"{which}, so there is nothing to weigh: add one, with weight 0")
+        raise ValueError(
+            f"{which}, so there is nothing to weigh: add one, with weight 0 (and give the log's own files by --was)"
+        )
     return found
 
 
@@ -86,7 +107,7 @@ def _yaml(policy: CompiledPolicy, rule: str, weights: Weights) -> str:
     for name, weight in weights:
         term = getattr(objective, name)
         more = {field: value for field, value in term.model_dump().items() if field != "weight"}
-        parts = [f"weight: {weight:g}", *(f"{field}: {value:g}" for field, value in more.items())]
+        parts = [f"weight: {weight:.9g}", *(f"{field}: {value!r}" for field, value in more.items())]
         terms.append(f"{name}: {{{', '.join(parts)}}}")
     return f"objective: {{{', '.join(terms)}}}"
 
@@ -95,7 +116,9 @@ def _as_json(
     policy: CompiledPolicy, rule: str, now: Tried, best: Tried, found: Sequence[Tried], keep: Keep, told: list[str]
 ) -> dict[str, Any]:
     def plain(one: Tried) -> dict[str, Any]:
-        return dataclasses.asdict(one) | {"weights": dict(one.weights), "kept": keep.held_by(one)}
+        plain = {**dataclasses.asdict(one), "weights": dict(one.weights), "kept": keep.held_by(one)}
+        del plain["trust"]
+        return plain | {"unanswered": one.unanswered, "less_trusted": one.less_trusted(now)}
 
     return {
         "policy": policy.digest,
@@ -136,13 +159,16 @@ def _show(
     row("now", now)
     if best is not now:
         row("best", best)
-    for one in [one for one in others if one is not best and one is not now][:_SHOWN]:
+    rest = [one for one in others if one is not best and one is not now]
+    for one in rest[:_SHOWN]:
         row("" if keep.held_by(one) else "gives up", one)
+    if len(rest) > _SHOWN:
+        table.caption = f"and {len(rest) - _SHOWN} more; --json has all"
     out = console()
-    out.print(f"rule {rule}: {count(now.requests)} requests, {tries} weightings tried", highlight=False)
+    out.print(f"rule {rule}: {count(now.requests)} requests, {tries} other weightings tried", highlight=False)
     out.print(table)
     least = f"at least {share(keep.met, 2)} met and quality {amount(keep.quality)}"
-    out.print(f"kept: {least}, at most {count(keep.faults)} not answered", highlight=False)
+    out.print(f"kept: {least}, at most {count(keep.unanswered)} not answered; other rules as now", highlight=False)
     if best is now:
         out.print("no other weights are better" if keep.held_by(now) else "no weights keep that much")
     else:

@@ -61,7 +61,7 @@ def test_what_there_is_now_is_kept_unless_told(live, requests, capsys):
     status, shown, _ = tune(capsys, live, "--trace", requests)
     assert status == 0
     assert "no other weights are better" in shown
-    assert "kept: at least 100.00 % met and quality 0.9, at most 0 not answered" in shown
+    assert "kept: at least 100.00 % met and quality 0.9, at most 0 not answered; other rules as now" in shown
     assert "gives up" in shown, "but what would be cheaper is shown"
     status, shown, _ = tune(capsys, live, "--trace", requests, "--quality", "0.5", "--goal", "latency")
     assert status == 0
@@ -75,6 +75,24 @@ def test_the_same_again(live, requests, capsys):
     assert len(tune(capsys, live, "--trace", requests, "--tries", "5", "--json")[1]["tried"]) <= 6
     few = tune(capsys, live, "--trace", requests, "--requests", "20", "--json")[1]
     assert few["now"]["requests"] == 20
+
+
+def test_what_simulate_would_say_is_said(live, tmp_path, requests, capsys):
+    edge = folder(tmp_path, "edge", THREE_TIERS + RULE.replace("quality: {weight: 1}", "quality: {weight: 0}").replace(
+        "cost: {weight: 0,", "cost: {weight: 1,"))  # fmt: skip
+    status, found, _ = tune(capsys, live, "--trace", requests, "--quality", "0.3", "--load", "2", "--json")
+    told = "\n".join(found["told"])
+    assert status == 0
+    assert "not measured" in told and "comes 2 times" in told and "LESS TRUSTED" not in told
+    status, found, _ = tune(capsys, edge, "--trace", requests, "--goal", "latency", "--json")
+    assert found["best"]["less_trusted"] == 0
+    split = RULE.replace("objective: {latency", "split: {weights: {edge: 1, cloud: 1}}\n    objective: {latency")
+    status, _, err = tune(
+        capsys, folder(tmp_path, "split", THREE_TIERS + split), "--trace", requests, "--rule", "mixed"
+    )
+    assert (status, "shares requests out by its split" in err) == (2, True)
+    status, _, err = tune(capsys, live, "--trace", requests, "--load", "0.001")
+    assert (status, err) == (2, "pointsman tune: no requests to simulate\n")
 
 
 @pytest.mark.parametrize(
