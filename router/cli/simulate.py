@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 from policies.errors import ConfigurationError
 from policies.simulation.translation import strategies, unknown
 from router.cli.output import console
-from router.cli.traffic import traffic
+from router.cli.traffic import misused, traffic
 from router.configuration import policy_from
 from router.report.summary import Report, as_dict
 from router.simulation.compared import Comparison
@@ -27,13 +26,8 @@ def run(arguments: argparse.Namespace) -> int:
         new = policy_from([Path(arguments.new)], os.environ) if arguments.new else None
         comparison = Comparison(recorded.policy, new, arguments.seed)
         comparison.walk(recorded.chains, arguments.load)
-    except ConfigurationError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except (ValueError, OSError) as error:
-        why = f"{error.filename} cannot be read: {error.strerror}" if isinstance(error, OSError) else error
-        print(f"pointsman simulate: {why}", file=sys.stderr)
-        return 2
+    except (ConfigurationError, ValueError, OSError) as error:
+        return misused("simulate", error)
     if not comparison.requests:
         return recorded.nothing("simulate")
     not_known = _not_known(comparison, recorded.logged is not None, arguments.load)

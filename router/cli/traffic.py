@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from policies.compile import CompiledPolicy
+from policies.errors import ConfigurationError
 from policies.simulation.traffic import Arrival
 from router.cli.arguments import window
 from router.configuration import policy_from
@@ -57,6 +58,16 @@ class Traffic:
         """What is not as it was written, once it is read."""
         chains = [] if self.logged is None else self.logged.broken
         return [f"NOT AS IT WAS WRITTEN: {chain} (see `pointsman log verify`)" for chain in chains]
+
+
+def misused(command: str, error: ConfigurationError | ValueError | OSError) -> int:
+    """Say what `traffic`, or the reading of it, has raised; the exit status."""
+    if isinstance(error, ConfigurationError):
+        print(error, file=sys.stderr)
+    else:
+        why = f"{error.filename} cannot be read: {error.strerror}" if isinstance(error, OSError) else error
+        print(f"pointsman {command}: {why}", file=sys.stderr)
+    return 2
 
 
 def traffic(arguments: argparse.Namespace) -> Traffic:

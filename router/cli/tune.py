@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import sys
 from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +17,7 @@ from policies.simulation.traffic import Arrival
 from policies.simulation.translation import strategies
 from policies.tuning import GOALS, Keep, Tried, Weights, front, objective_of, search, tried, weights_of, worth
 from router.cli.output import console
-from router.cli.traffic import traffic
+from router.cli.traffic import misused, traffic
 from router.report.show import amount, count, grams, share, usd
 from router.simulation.ordered import ordered
 
@@ -34,13 +33,8 @@ def run(arguments: argparse.Namespace) -> int:
         if not arrivals:
             return recorded.nothing("tune")
         rule = arguments.rule or _busiest(rules, policy, arrivals, paces)
-    except ConfigurationError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except (ValueError, OSError) as error:
-        why = f"{error.filename} cannot be read: {error.strerror}" if isinstance(error, OSError) else error
-        print(f"pointsman tune: {why}", file=sys.stderr)
-        return 2
+    except (ConfigurationError, ValueError, OSError) as error:
+        return misused("tune", error)
 
     def attempt(weights: Weights) -> Tried:
         return tried(policy, rule, weights, arrivals, paces, arguments.seed)
