@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from router.ledgers.book import IDLE_S
+from router.ledgers.client import SYNC_S
+
 
 def alive(pid: int) -> bool:
     """Whether a process runs; one that ended and was not collected yet does not."""
@@ -72,6 +75,17 @@ def soon(happened: Callable[[], bool], within_s: float = 5.0) -> bool:
             return False
         time.sleep(0.02)
     return True
+
+
+def rested(happened: Callable[[], bool], within_s: float = 60.0) -> bool:
+    """As `soon`, with a rest before each look that is longer than leases are kept unused: who holds the last of a
+    budget gives it back then, and while others ask for it at every moment it may keep it."""
+
+    def after_a_rest() -> bool:
+        time.sleep(IDLE_S + SYNC_S + 0.5)
+        return happened()
+
+    return soon(after_a_rest, within_s)
 
 
 def end(process: subprocess.Popen[Any], within_s: float) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from conftest import ROOT
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.processes import command, descendants, end, kill, listens, soon
+from tests.processes import command, descendants, end, kill, listens, rested
 
 START_S = 90
 
@@ -63,7 +63,8 @@ class Served:
         """Ask until as many requests are answered as a limit allows to all replicas together, and not one more."""
         statuses = [self.chat()[0] for _ in range(limit + 10)]
         # The last may be leased to the one replica while the other asks for it: it is given back then, not at once.
-        assert soon(lambda: statuses.append(self.chat()[0]) or statuses.count(200) >= limit, 30), statuses
+        if statuses.count(200) < limit:
+            assert rested(lambda: statuses.append(self.chat()[0]) or statuses.count(200) >= limit), statuses
         statuses += [self.chat()[0] for _ in range(10)]
         assert (statuses.count(200), {*statuses}) == (limit, {200, 429}), "and not so many of each replica"
 
